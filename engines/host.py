@@ -1,0 +1,100 @@
+"""What every engine whose states live in host memory shares: checks, rows one by one, save and restore.
+
+Rows are run one at a time on purpose. On a CPU a batch gains little, while matrix kernels that see another batch size
+round differently: single rows make "a batch of n equals n singles" exact, and with it a restart that batches otherwise.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+
+from engines.contract import (
+    Array,
+    Arrays,
+    EngineError,
+    EngineSpec,
+    HostState,
+    State,
+    StateMismatchError,
+    Step,
+    check_inputs,
+)
+from engines.packing import pack, unpack
+
+
+class HostEngine(ABC):
+    """An engine with `run_row` left open."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self._spec = spec
+
+    @property
+    def spec(self) -> EngineSpec:
+        return self._spec
+
+    @abstractmethod
+    def run_row(self, state: Array, inputs: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+        """One row, no batch axis anywhere: the next state and the outputs. Raises EngineError."""
+
+    def initial_state(self) -> State:
+        return HostState(self._spec.state_id, _frozen(np.zeros(self._spec.state.shape, np.float32)))
+
+    def step(self, states: Sequence[State], inputs: Arrays) -> Step:
+        check_inputs(self._spec, states, inputs)
+        outputs: dict[str, Array] = {
+            tensor.name: np.full((len(states), *tensor.shape), np.nan, np.float32) for tensor in self._spec.outputs
+        }
+        after: list[State] = []
+        failed: list[int] = []
+        for index, state in enumerate(states):
+            row = {name: array[index] for name, array in inputs.items()}
+            next_row, results = self.run_row(_host(state), row)
+            finite = np.isfinite(next_row).all() and all(np.isfinite(result).all() for result in results.values())
+            if not finite:
+                failed.append(index)
+                after.append(state)
+                continue
+            for name, result in results.items():
+                outputs[name][index] = result
+            after.append(HostState(self._spec.state_id, _frozen(next_row)))
+        return Step(tuple(after), outputs, tuple(failed))
+
+    def peek(self, states: Sequence[State], inputs: Arrays) -> Step:
+        step = self.step(states, inputs)
+        return Step(tuple(states), step.outputs, step.failed)
+
+    def save(self, state: State) -> bytes:
+        if state.state_id != self._spec.state_id:
+            raise StateMismatchError(f"{self._spec.name}: asked to save a state of {state.state_id[:12]}")
+        return pack({"state_id": state.state_id}, {"state": _host(state)})
+
+    def restore(self, blob: bytes) -> State:
+        header, arrays = unpack(blob)
+        if header.get("state_id") != self._spec.state_id:
+            raise StateMismatchError(
+                f"{self._spec.name}: the saved state is of {str(header.get('state_id'))[:12]}, "
+                f"this model is {self._spec.state_id[:12]}"
+            )
+        row = arrays.get("state")
+        if row is None or row.shape != self._spec.state.shape or row.dtype != np.float32:
+            raise EngineError(f"{self._spec.name}: the saved state is not float32 {self._spec.state.shape}")
+        if not np.isfinite(row).all():
+            raise EngineError(f"{self._spec.name}: the saved state is not finite")
+        return HostState(self._spec.state_id, _frozen(row.astype(np.float32)))
+
+    def close(self) -> None:  # noqa: B027 - a runtime that holds something overrides it
+        """Nothing to free in host memory."""
+
+
+def _host(state: State) -> Array:
+    if not isinstance(state, HostState):
+        raise StateMismatchError(f"a state of another runtime ({type(state).__name__}): save and restore it first")
+    return state.row
+
+
+def _frozen(row: Array) -> Array:
+    row.setflags(write=False)
+    return row
