@@ -1,0 +1,328 @@
+"""The commands. Each reads its arguments, hands them to a room and turns named failures into exit codes.
+
+Exit codes: 0 done, 1 failed while running, 2 wrong usage, 78 bad configuration (EX_CONFIG).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import re
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TypeAlias
+
+from monitor import __version__
+from monitor.errors import ConfigError, EngineError, PellucidError
+
+EX_CONFIG = 78
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    arguments = _parser().parse_args(_negative_values(list(sys.argv[1:] if argv is None else argv)))
+    try:
+        return int(arguments.command(arguments))
+    except ConfigError as fault:
+        print(f"pellucid: {fault}", file=sys.stderr)
+        return EX_CONFIG
+    except (PellucidError, EngineError) as fault:
+        print(f"pellucid: {fault}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _negative_values(argv: list[str]) -> list[str]:
+    """`--planes -45,0,45` -> `--planes=-45,0,45`: argparse would take the value for an option."""
+    joined: list[str] = []
+    for word in argv:
+        if joined and joined[-1] == "--planes" and re.match(r"-\d", word):
+            joined[-1] = f"--planes={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pellucid", description="Streaming monitor for IVF time-lapse incubators. Research use, adjunctive only."
+    )
+    parser.add_argument("--version", action="version", version=f"pellucid {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_run_and_check(commands)
+    _add_replay(commands)
+    _add_simulate(commands)
+    _add_engines(commands)
+    return parser
+
+
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def _add_demo(commands: _Commands) -> None:
+    from monitor.demo import Settings
+
+    command = commands.add_parser("demo", help="everything on one machine, with virtual embryos; ends by itself")
+    command.add_argument("--embryos", type=_positive, default=Settings.embryos)
+    command.add_argument(
+        "--hours", type=_more_than_0, default=Settings.hours, help="virtual hours (default: %(default)s)"
+    )
+    command.add_argument("--every-min", type=_more_than_0, default=Settings.every_min, help="minutes between frames")
+    command.add_argument("--seed", type=int, default=Settings.seed)
+    command.add_argument("--http-port", type=int, default=Settings.http_port, help="0: any free port")
+    command.set_defaults(command=_demo)
+
+
+def _add_run_and_check(commands: _Commands) -> None:
+    run = commands.add_parser("run", help="the daemon")
+    run.add_argument("--config", type=Path, required=True)
+    run.set_defaults(command=_run)
+    check = commands.add_parser("check", help="what would happen if the daemon started now; changes nothing")
+    check.add_argument("--config", type=Path, required=True)
+    check.add_argument("--incoming", type=Path, help="tell how the files in this folder would be read")
+    check.set_defaults(command=_check)
+
+
+def _add_replay(commands: _Commands) -> None:
+    command = commands.add_parser("replay", help="recorded frames through the same way: readings.jsonl")
+    command.add_argument("source", type=Path, nargs="+", help="a folder; its name becomes the incubator's")
+    command.add_argument("--out", type=Path, required=True)
+    command.add_argument("--layout", default="generic", help="a preset or a pattern (default: %(default)s)")
+    command.add_argument("--planes", type=_planes, help="um, for example -45,0,45 (default: those seen in SOURCE)")
+    command.add_argument("--hpi", type=float, help="hours post insemination of frames whose files do not tell it")
+    command.add_argument("--config", type=Path, help="take site, node and engines from this file")
+    command.add_argument("--jobs", type=_positive, default=2, help="threads that decode (default: %(default)s)")
+    command.set_defaults(command=_replay)
+
+
+def _add_simulate(commands: _Commands) -> None:
+    command = commands.add_parser("simulate", help="the virtual incubator: writes frames as a real one would")
+    command.add_argument("--out", type=Path, required=True)
+    command.add_argument("--embryos", type=_positive, default=6)
+    command.add_argument("--hours", type=_more_than_0, default=119.0)
+    command.add_argument("--every-min", type=_more_than_0, default=60.0)
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--size-px", type=_positive, default=500)
+    command.add_argument("--start", type=_time, help="time of the first frame (default: so that the last is now)")
+    command.add_argument("--speed", type=_more_than_0, help="virtual seconds a second (default: as fast as it goes)")
+    command.set_defaults(command=_simulate)
+
+
+def _add_engines(commands: _Commands) -> None:
+    engines = commands.add_parser("engines", help="the models on this machine")
+    what = engines.add_subparsers(required=True, metavar="WHAT")
+    for name, command, text in (
+        ("list", _engines_list, "each model, its digest and where it comes from"),
+        ("verify", _engines_verify, "digests, and every promise of the engine contract; exit 1 where one is broken"),
+        ("bench", _engines_bench, "time of a step, interleaved, medians and ratios"),
+    ):
+        parser = what.add_parser(name, help=text)
+        parser.add_argument("--models", type=Path, help="a folder of models (default: the bundled ones)")
+        if name != "verify":
+            parser.add_argument("--json", action="store_true", help="machine-readable")
+        parser.add_argument("--threads", type=int, default=0, help="0: one per physical core")
+        parser.set_defaults(command=command)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+def _more_than_0(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError("more than 0")
+    return number
+
+
+def _planes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError as fault:
+        raise argparse.ArgumentTypeError("planes are um with commas between, for example -45,0,45") from fault
+
+
+def _time(text: str) -> datetime:
+    moment = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
+    if moment.tzinfo is None:
+        raise argparse.ArgumentTypeError("a time needs its zone, for example 2026-01-31T06:10:00Z")
+    return moment
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from monitor.demo import Settings, demo
+
+    settings = Settings(
+        arguments.embryos, arguments.hours, arguments.every_min, arguments.seed, http_port=arguments.http_port
+    )
+    return demo(settings, Console())
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from prometheus_client import CollectorRegistry
+
+    from monitor.clock import SystemClock
+    from monitor.config import read_config
+    from monitor.daemon import Daemon
+    from monitor.endpoints import Endpoints
+    from monitor.logs import log_to_stderr
+    from monitor.metrics import Metrics
+    from monitor.node import load_models
+    from monitor.notify import Notifier
+
+    log_to_stderr()
+    config, clock = read_config(arguments.config), SystemClock()
+    metrics = Metrics(CollectorRegistry(), clock.now)
+    daemon = Daemon(config, load_models(config.engines), metrics, clock, Notifier())
+    endpoints = Endpoints(config.http, metrics.registry, daemon.ready)
+    for name in (signal.SIGTERM, signal.SIGINT):
+        # from a thread: the handler runs inside the loop's own wait, whose lock `stop` needs
+        signal.signal(name, lambda *_: threading.Thread(target=daemon.stop, daemon=True).start())
+    endpoints.start()
+    logging.getLogger(__name__).info("endpoints are up", extra={"url": endpoints.url})
+    try:
+        daemon.run()
+    finally:
+        endpoints.stop()
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from monitor.check import check, folder_findings
+    from monitor.config import read_config
+
+    config = read_config(arguments.config)
+    findings = list(check(config))
+    if arguments.incoming is not None:
+        findings += [finding for inc in config.incubator for finding in folder_findings(inc, arguments.incoming)]
+    for finding in findings:
+        print(finding)
+    return 1 if any(finding.level == "error" for finding in findings) else 0
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from monitor.clock import SystemClock
+    from monitor.config import Engines, read_config
+    from monitor.layouts import layout
+    from monitor.node import load_models
+    from monitor.replay import replay, sources
+
+    config = None if arguments.config is None else read_config(arguments.config)
+    layout(arguments.layout)
+    given = sources(arguments.source, arguments.layout, arguments.planes, arguments.hpi)
+    loaded = load_models(Engines() if config is None else config.engines)
+    names = {} if config is None else {"site": config.site.name, "node_name": config.site.node}
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("frames", total=None)
+        summary = replay(
+            given,
+            arguments.out,
+            loaded,
+            SystemClock(),
+            jobs=arguments.jobs,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            **names,
+        )
+    new = ", ".join(f"{count} {outcome}" for outcome, count in sorted(summary.outcomes.items())) or "nothing new"
+    print(
+        f"{summary.lines} readings in {arguments.out / 'readings.jsonl'} ({new}; {summary.put_aside} files put aside)"
+    )
+    return 0
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from monitor.simulator import simulate
+
+    now = datetime.now(timezone.utc).replace(second=0, microsecond=0)
+    start = arguments.start or now - (timedelta(hours=arguments.hours) if arguments.speed is None else timedelta())
+    console = Console(stderr=True)
+    try:
+        with Progress(console=console, disable=not console.is_terminal) as bar:
+            task = bar.add_task("frames", total=None)
+            written = simulate(
+                arguments.out,
+                start=start,
+                embryos=arguments.embryos,
+                hours=arguments.hours,
+                every_min=arguments.every_min,
+                seed=arguments.seed,
+                size_px=arguments.size_px,
+                speed=arguments.speed,
+                on_frame=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+    except ValueError as fault:
+        raise ConfigError(str(fault)) from fault
+    print(f"{written} frames written below {arguments.out}; their truth below {arguments.out / 'truth'}")
+    return 0
+
+
+def _engines_list(arguments: argparse.Namespace) -> int:
+    from engines.load import BUNDLED_MODELS, find_manifests
+    from engines.manifest import read_manifest
+
+    manifests = [read_manifest(path) for path in find_manifests(arguments.models or BUNDLED_MODELS)]
+    if arguments.json:
+        print(json.dumps([manifest.model_dump(mode="json", by_alias=True) for manifest in manifests], indent=2))
+        return 0
+    for manifest in manifests:
+        print(f"{manifest.name} {manifest.version}: {manifest.task}, graph {manifest.graph.sha256[:12]}")
+        print(f"  trained on {manifest.provenance.get('trained_on', 'not said')}; {manifest.intended_use}")
+    return 0
+
+
+def _engines_verify(arguments: argparse.Namespace) -> int:
+    from engines.load import BUNDLED_MODELS, find_manifests, load_engine
+    from engines.verify import contract_faults
+
+    worst = 0
+    for path in find_manifests(arguments.models or BUNDLED_MODELS):
+        try:
+            loaded = load_engine(path, "cpu", arguments.threads)
+            faults, runtime = contract_faults(loaded.engine), loaded.engine.runtime
+        except EngineError as fault:
+            faults, runtime = [str(fault)], "not loaded"
+        worst = max(worst, len(faults))
+        print(f"{path.stem} ({runtime}): {'keeps the contract' if not faults else 'BROKEN'}")
+        for fault_text in faults:
+            print(f"  {fault_text}")
+    return 1 if worst else 0
+
+
+def _engines_bench(arguments: argparse.Namespace) -> int:
+    from engines.bench import bench_engine
+    from engines.load import BUNDLED_MODELS, find_manifests, load_engine
+
+    results = [
+        bench_engine(load_engine(path, "cpu", arguments.threads).engine)
+        for path in find_manifests(arguments.models or BUNDLED_MODELS)
+    ]
+    if arguments.json:
+        print(json.dumps({"engines": results}, indent=2))
+        return 0
+    for result in results:
+        print(f"{result['model']} on {result['runtime']}, median of {result['rounds']} rounds")
+        print(
+            f"  step {result['step_frame_10_s'] * 1e3:.2f} ms; clip of 28 recomputed {result['clip_28_s'] * 1e3:.1f} ms"
+        )
+        print(f"  frame 1,000 / frame 10: {result['frame_1000_over_frame_10']:.2f}")
+        print(f"  clip / step: {result['clip_over_step']:.1f}; state {result['state_bytes'] / 1e6:.2f} MB")
+    return 0

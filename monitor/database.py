@@ -1,0 +1,109 @@
+"""The SQLite file: one writer, WAL with synchronous FULL, so that a committed row survives kill -9 and loss of power.
+
+It knows the tables' shape and transactions; what the rows mean is the journal's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from monitor.errors import ConfigError, StorageError
+
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE run (
+  number INTEGER PRIMARY KEY, embryo_id TEXT NOT NULL UNIQUE, incubator TEXT NOT NULL, dish TEXT NOT NULL,
+  well TEXT NOT NULL, first TEXT NOT NULL, latest TEXT NOT NULL, first_order REAL NOT NULL, stepped_order REAL,
+  insemination TEXT, spent INTEGER NOT NULL, unconfirmed INTEGER NOT NULL, ended TEXT, latest_reading TEXT);
+CREATE INDEX run_of_place ON run (incubator, dish, well);
+CREATE TABLE reading (
+  id TEXT PRIMARY KEY, incubator TEXT NOT NULL, dish TEXT NOT NULL, well TEXT NOT NULL, embryo_id TEXT NOT NULL,
+  frame_key TEXT NOT NULL, frame_order REAL NOT NULL, revision INTEGER NOT NULL, complete_at TEXT, body TEXT NOT NULL,
+  UNIQUE (embryo_id, frame_key, revision)) WITHOUT ROWID;
+CREATE INDEX reading_of_frame ON reading (incubator, dish, well, frame_key);
+CREATE TABLE file (
+  incubator TEXT NOT NULL, path TEXT NOT NULL, size_bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 TEXT,
+  dish TEXT, well TEXT, embryo_id TEXT, frame_key TEXT, plane_um INTEGER, reason TEXT,
+  PRIMARY KEY (incubator, path)) WITHOUT ROWID;
+CREATE INDEX file_of_frame ON file (incubator, dish, well, frame_key);
+CREATE TABLE state (
+  embryo_id TEXT NOT NULL, model TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (embryo_id, model)) WITHOUT ROWID;
+CREATE INDEX state_digest ON state (digest);
+CREATE TABLE outbox (
+  row_id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, topic TEXT NOT NULL, reading TEXT, body TEXT,
+  retain INTEGER NOT NULL, complete_at TEXT, recorded_at TEXT NOT NULL);
+CREATE INDEX outbox_topic ON outbox (topic);
+"""
+SCHEMA_VERSION = 1
+
+
+class Database:
+    """One connection, for one thread at a time, and a lock on the folder.
+
+    Raises ConfigError when another daemon holds the folder, StorageError when it is damaged or of another schema.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (folder / "lock").open("w")
+        except OSError as fault:
+            raise ConfigError(f"storage.path = {str(folder)!r}: {fault.strerror}") from fault
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as fault:
+            self._lock.close()
+            raise ConfigError(f"storage.path = {str(folder)!r}: another pellucid works in this folder") from fault
+        self._path = folder / "journal.sqlite"
+        self.is_new = not self._path.exists()
+        try:
+            # one thread at a time: whoever opens it may hand it to the thread that works
+            self.connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            self._open()
+        except sqlite3.OperationalError as fault:  # full, locked, not allowed: nothing is wrong with the file
+            self._lock.close()
+            raise StorageError(f"{self._path}: {fault}") from fault
+        except sqlite3.DatabaseError as fault:
+            self._lock.close()
+            raise StorageError(
+                f"{self._path}: {fault}; restore it from a backup, or move the whole folder aside and keep it: "
+                "a new one is made, and every frame still there is judged and told again"
+            ) from fault
+
+    def _open(self) -> None:
+        self.connection.execute("PRAGMA journal_mode = WAL")
+        self.connection.execute("PRAGMA synchronous = FULL")
+        version = self.connection.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            statements = ("BEGIN IMMEDIATE", SCHEMA, f"PRAGMA user_version = {SCHEMA_VERSION}", "COMMIT")
+            self.connection.executescript(";".join(statements))
+        elif version != SCHEMA_VERSION:
+            raise StorageError(f"{self._path} has schema {version}, this version of pellucid reads {SCHEMA_VERSION}")
+
+    def close(self) -> None:
+        self.connection.close()
+        self._lock.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All of what is done inside, or nothing. Raises StorageError when the disk or the file refuses."""
+        try:
+            self.connection.execute("BEGIN IMMEDIATE")
+            yield
+            self.connection.execute("COMMIT")
+        except sqlite3.Error as fault:
+            raise StorageError(f"{self._path}: {fault}") from fault
+        finally:
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+
+    def count(self, key: str) -> int:
+        """The next number of a counter that survives restarts; inside a transaction."""
+        self.connection.execute(
+            "INSERT INTO meta VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET value = value + 1", (key,)
+        )
+        return int(self.connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0])

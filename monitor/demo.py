@@ -1,0 +1,228 @@
+"""Everything on one machine with no set-up: broker, virtual incubator, bundled model, daemon, metrics, a live table.
+
+The incubator draws in a process of its own, as fast as it goes; the daemon is the real one; the table shows what came
+back over MQTT. It ends by itself, and says whether every frame drawn was told.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from monitor.broker import EmbeddedBroker
+from monitor.clock import SystemClock
+from monitor.config import Config, make_config
+from monitor.daemon import Daemon
+from monitor.endpoints import Endpoints
+from monitor.metrics import Metrics
+from monitor.node import load_models
+from monitor.notify import Notifier
+from monitor.simulator import PLANES_UM, VirtualEmbryo, simulate
+from monitor.subscriber import Subscriber
+
+PLAIN_EVERY_S = 5.0
+DRAIN_LIMIT_S = 120.0  # without a single new reading, once everything is drawn
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What of the demo can be set. Hours of virtual life, minutes between frames."""
+
+    embryos: int = 6
+    hours: float = 119.0  # frames at 0, 1, ... 119 h: five days of hourly frames
+    every_min: float = 60.0
+    seed: int = 0
+    size_px: int = 250
+    http_port: int = 9464
+
+    @property
+    def frames(self) -> int:
+        return self.embryos * (int(self.hours * 60 / self.every_min) + 1)
+
+
+@dataclass
+class Board:
+    """What came over MQTT: the latest reading of each well, and which frames were told (a message may come twice)."""
+
+    latest: dict[str, dict[str, Any]] = field(default_factory=dict)
+    frames: set[tuple[str, str]] = field(default_factory=set)
+    doubtful: int = 0  # told, but without a probability
+
+    def take(self, topic: str, payload: dict[str, Any] | None) -> None:
+        if not topic.endswith("/reading") or payload is None:
+            return
+        frame = (payload["embryo"]["well"], payload["occurred_at"])
+        self.doubtful += frame not in self.frames and payload["blastocyst"] is None
+        self.frames.add(frame)
+        self.latest[payload["embryo"]["well"]] = payload
+
+
+def demo(settings: Settings, console: Console) -> int:
+    """Run it all; 0 when every frame drawn was told over MQTT, 1 when not."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="pellucid-demo-") as folder:
+        broker = EmbeddedBroker()
+        port = broker.start()
+        try:
+            return _run(settings, console, Path(folder), port, started)
+        finally:
+            broker.stop()
+
+
+def _run(settings: Settings, console: Console, folder: Path, port: int, started: float) -> int:
+    incubator = folder / "incubator"
+    incubator.mkdir()
+    start = datetime.now(timezone.utc).replace(minute=0, second=0, microsecond=0) - timedelta(hours=settings.hours)
+    config = _config(folder, incubator, port, start, settings.http_port)
+    clock = SystemClock()
+    metrics = Metrics(CollectorRegistry(), clock.now)
+    daemon = Daemon(config, load_models(config.engines), metrics, clock, Notifier({}))
+    endpoints = Endpoints(config.http, metrics.registry, daemon.ready)
+    subscriber = Subscriber("127.0.0.1", port, daemon.root)
+    worker = threading.Thread(target=daemon.run, name="daemon")
+    drawing = multiprocessing.get_context("spawn").Process(target=_draw, args=(incubator, settings, start))
+    _greet(console, settings, endpoints.url, port, daemon.root)
+    try:
+        endpoints.start()
+        worker.start()
+        drawing.start()
+        board = _show(settings, console, subscriber, drawing, worker)
+    finally:
+        if drawing.is_alive():
+            drawing.terminate()
+        daemon.stop()
+        worker.join()
+        subscriber.close()
+        endpoints.stop()
+    return _sum_up(settings, console, board, metrics, time.monotonic() - started)
+
+
+def _config(folder: Path, incubator: Path, port: int, start: datetime, http_port: int) -> Config:
+    return make_config(
+        {
+            "site": {"name": "demo", "node": "virtual"},
+            "incubator": [
+                {"name": "inc1", "path": incubator, "insemination": start, "stable_s": 0.2, "deadline_s": 20.0}
+            ],
+            "mqtt": {"host": "127.0.0.1", "port": port, "protocol": 311},
+            "storage": {"path": folder / "storage"},
+            "engines": {"threads": 1},
+            "http": {"port": http_port},
+        },
+        "the demo's own configuration",
+    )
+
+
+def _draw(out: Path, settings: Settings, start: datetime) -> None:
+    simulate(
+        out,
+        embryos=settings.embryos,
+        hours=settings.hours,
+        every_min=settings.every_min,
+        seed=settings.seed,
+        start=start,
+        size_px=settings.size_px,
+    )
+
+
+def _greet(console: Console, settings: Settings, url: str, port: int, root: str) -> None:
+    days = settings.hours / 24
+    console.print(
+        f"[bold]Pellucid demo[/bold]: {settings.embryos} virtual embryos, {days:.0f} days, a frame of "
+        f"{len(PLANES_UM)} planes every {settings.every_min:.0f} min, at high speed."
+    )
+    console.print(f"metrics  {url}/metrics   (also /healthz, /readyz)", highlight=False, soft_wrap=True)
+    console.print(
+        f"mqtt     mosquitto_sub -h 127.0.0.1 -p {port} -V mqttv311 -v -t '{root}/#'\n", highlight=False, soft_wrap=True
+    )
+
+
+def _show(
+    settings: Settings, console: Console, subscriber: Subscriber, drawing: Any, worker: threading.Thread
+) -> Board:
+    board, printed_at, moved_at = Board(), time.monotonic(), time.monotonic()
+    with Live(console=console, refresh_per_second=4, auto_refresh=False) if console.is_terminal else _Silent() as live:
+        while len(board.frames) < settings.frames and worker.is_alive():
+            now, before = time.monotonic(), len(board.frames)
+            while not subscriber.messages.empty():
+                board.take(*subscriber.messages.get())
+            if len(board.frames) > before or drawing.is_alive():
+                moved_at = now
+            live.update(_table(board, settings), refresh=True)
+            if not console.is_terminal and now - printed_at >= PLAIN_EVERY_S:
+                printed_at = now
+                console.print(f"{len(board.frames)} of {settings.frames} readings told")
+            if now - moved_at > DRAIN_LIMIT_S:
+                break
+            time.sleep(0.1)
+    if not console.is_terminal:
+        console.print(_table(board, settings))
+    return board
+
+
+class _Silent:
+    """Stands where the live table would, when nobody watches a terminal."""
+
+    def __enter__(self) -> _Silent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to restore."""
+
+    def update(self, _table: Table, refresh: bool = False) -> None:
+        """Nothing to draw on."""
+
+
+def _table(board: Board, settings: Settings) -> Table:
+    table = Table(title=f"{len(board.frames)} of {settings.frames} readings received over MQTT", title_justify="left")
+    for name in ("well", "hpi", "P(blastocyst)", "memory h", "planes", "flags", "drawn truth"):
+        left = name in ("flags", "drawn truth", "P(blastocyst)")
+        table.add_column(name, justify="left" if left else "right", no_wrap=name != "flags")
+    for well, reading in sorted(board.latest.items(), key=lambda pair: int(pair[0])):
+        blastocyst, frame = reading["blastocyst"], reading["frame"]
+        life = VirtualEmbryo(settings.seed + int(well) - 1).life
+        hpi = frame["hpi"]
+        phase = "-" if hpi is None else life.phase_at(hpi) or "-"
+        will = "reaches tB" if life.reaches_blastocyst else "arrests"
+        table.add_row(
+            well,
+            "unknown" if hpi is None else f"{hpi:.1f}",
+            "not judged" if blastocyst is None else _bar(blastocyst["probability"]),
+            "-" if blastocyst is None or blastocyst["state_age_h"] is None else f"{blastocyst['state_age_h']:.1f}",
+            str(len(frame["planes"])),
+            ", ".join(reading["quality"]["flags"]) or "-",
+            f"{phase:<5} {will}",
+        )
+    return table
+
+
+def _bar(probability: float) -> str:
+    full = round(probability * 8)
+    return f"{probability:.2f} {'█' * full}{'·' * (8 - full)}"
+
+
+def _sum_up(settings: Settings, console: Console, board: Board, metrics: Metrics, took_s: float) -> int:
+    latency = metrics.registry.get_sample_value("pellucid_frame_latency_seconds_sum") or 0.0
+    count = metrics.registry.get_sample_value("pellucid_frame_latency_seconds_count") or 0.0
+    told = len(board.frames)
+    missing = settings.frames - told
+    console.print(
+        f"\n{told} readings of {settings.frames} frames arrived over MQTT, {board.doubtful} of them without a "
+        f"probability; {latency / max(count, 1):.2f} s from file to broker on average; {took_s:.0f} s in all.",
+        highlight=False,
+    )
+    console.print("Virtual embryos are not patients: research use, not validated on patients.", highlight=False)
+    if missing:
+        console.print(f"[bold red]{missing} frames were not told[/bold red]")
+    return 1 if missing else 0

@@ -1,0 +1,48 @@
+"""The failures we name, and their fates.
+
+PellucidError
+|-- ConfigError    stop before starting; exit 78; the message names the key, the value, what is allowed
+|-- FrameError     count, quarantine, go on; carries the reason word that the metric and the record use
+|-- StorageError   the journal or the states cannot be trusted or written; stop, for the supervisor to restart
+`-- PublishError   keep in the outbox
+EngineError (from `engines`)  lose this frame only, count; after several in a row exit for the supervisor to restart
+"""
+
+from __future__ import annotations
+
+from engines.contract import EngineError, StateMismatchError
+
+__all__ = [
+    "ConfigError",
+    "EngineError",
+    "FrameError",
+    "PellucidError",
+    "PublishError",
+    "StateMismatchError",
+    "StorageError",
+]
+
+
+class PellucidError(Exception):
+    """Base of the failures Pellucid itself names."""
+
+
+class ConfigError(PellucidError):
+    """The configuration (or what a command needs before it can start) is not usable."""
+
+
+class FrameError(PellucidError):
+    """A picture file cannot be used. `reason` is one word of a closed set, fit for a metric label."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class StorageError(PellucidError):
+    """The journal or a state file is damaged, of another version, or cannot be written."""
+
+
+class PublishError(PellucidError):
+    """A message could not be handed to the broker; it stays in the outbox."""

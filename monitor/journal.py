@@ -1,0 +1,322 @@
+"""SQLite: readings, files taken in, runs, digests of states and the outbox, in one transaction.
+
+What is committed here is true and will be told; what is not committed has not happened. WAL with synchronous FULL: a
+committed row survives kill -9 and loss of power. State bytes are not here but beside (`monitor.states`); this file
+names their digests. It knows no engine, no broker and no folder, only rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from monitor.database import Database
+from monitor.outbox import OutboxRow
+from monitor.runs import Run
+from monitor.vocabulary import FileSeen, Moment, Place, PlaneFile, Reading, rfc3339
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file that has been taken in (`sha256`) or put aside (`reason`)."""
+
+    incubator: str
+    file: FileSeen
+    place: Place | None = None
+    embryo_id: str | None = None
+    frame_key: str | None = None
+    plane_um: int | None = None
+    sha256: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one frame adds: the run as it leaves it, its reading (None: nothing new), files, new state digests."""
+
+    run: Run
+    ended: tuple[Run, str] | None
+    reading: Reading | None
+    moment: Moment
+    files: tuple[FileRecord, ...]
+    states: dict[str, str]
+    complete_at: datetime | None
+
+
+class Journal:
+    """One writer. `boot_id` stands in every reading recorded in this life; None (a replay) records no outbox rows.
+
+    Raises ConfigError when another daemon holds the folder, StorageError when the file is damaged or of another schema.
+    """
+
+    def __init__(self, folder: Path, boot_id: str | None) -> None:
+        self._boot_id = boot_id
+        self._database = Database(folder)
+        self._db = self._database.connection
+
+    @property
+    def is_new(self) -> bool:
+        """It was made at this start: nothing that lies beside it was named by it."""
+        return self._database.is_new
+
+    def close(self) -> None:
+        self._database.close()
+
+    # -- the way in ----------------------------------------------------------------------------------------------------
+
+    def commit(self, entries: Sequence[Entry], now: datetime) -> tuple[list[Reading], set[str]]:
+        """All or nothing. Gives the readings as recorded (with `seq`) and the state digests no row names any more.
+
+        Raises StorageError (disk full, damage); then nothing has happened.
+        """
+        told: list[Reading] = []
+        freed: set[str] = set()
+        with self._database.transaction():
+            for entry in entries:
+                if entry.ended is not None:
+                    self._end_run(*entry.ended, now)
+                self._put_run(entry.run)
+                self._put_files(entry.files)
+                freed |= self._put_states(entry.run.embryo_id, entry.states)
+                if entry.reading is not None:
+                    told.append(self._put_reading(entry, entry.reading, now))
+            freed = {digest for digest in freed if not self._named(digest)}
+        return told, freed
+
+    def put_aside(self, records: Iterable[FileRecord]) -> None:
+        """Record files that will not be judged, with the reason. The pictures stay where they are."""
+        with self._database.transaction():
+            self._put_files(records)
+
+    def _put_run(self, run: Run) -> None:
+        self._db.execute(
+            "INSERT INTO run (embryo_id, incubator, dish, well, first, latest, first_order, stepped_order, "
+            "insemination, spent, unconfirmed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (embryo_id) DO UPDATE SET latest = excluded.latest, "
+            "stepped_order = excluded.stepped_order, insemination = excluded.insemination, "
+            "spent = excluded.spent, unconfirmed = excluded.unconfirmed",
+            (
+                *(run.embryo_id, run.place.incubator, run.place.dish, run.place.well),
+                *(_dump(run.first), _dump(run.latest), run.first.order, run.stepped_order),
+                *(run.insemination and run.insemination.isoformat(), run.spent, run.unconfirmed),
+            ),
+        )
+
+    def _end_run(self, run: Run, reason: str, now: datetime) -> None:
+        self._db.execute("UPDATE run SET ended = ? WHERE embryo_id = ?", (reason, run.embryo_id))
+        if self._boot_id is not None:
+            self._put_outbox("clear", reading_topic(run.place), None, True, None, now)
+
+    def _put_files(self, records: Iterable[FileRecord]) -> None:
+        self._db.executemany(
+            "INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    *(record.incubator, record.file.path, record.file.size_bytes, record.file.mtime_ns, record.sha256),
+                    *((record.place.dish, record.place.well) if record.place else (None, None)),
+                    *(record.embryo_id, record.frame_key, record.plane_um, record.reason),
+                )
+                for record in records
+            ],
+        )
+
+    def _put_states(self, embryo_id: str, states: dict[str, str]) -> set[str]:
+        replaced = set()
+        for model, digest in states.items():
+            before = self.state_digest(embryo_id, model)
+            if before is not None and before != digest:
+                replaced.add(before)
+            self._db.execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?)", (embryo_id, model, digest))
+        return replaced
+
+    def _put_reading(self, entry: Entry, reading: Reading, now: datetime) -> Reading:
+        if self._boot_id is not None:
+            reading = reading.model_copy(update={"seq": self._database.count("seq"), "boot_id": self._boot_id})
+        place = entry.run.place
+        newest = entry.moment.order >= entry.run.latest.order and self._is_open(reading.embryo.embryo_id)
+        complete_at = None if entry.complete_at is None else entry.complete_at.isoformat()
+        self._db.execute(
+            "INSERT INTO reading VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(reading.id, place.incubator, place.dish, place.well, reading.embryo.embryo_id, entry.moment.key),
+                *(entry.moment.order, reading.revision, complete_at, reading.body()),
+            ),
+        )
+        if newest:
+            self._db.execute(
+                "UPDATE run SET latest_reading = ? WHERE embryo_id = ?", (reading.id, reading.embryo.embryo_id)
+            )
+        if self._boot_id is not None:
+            # only the newest frame may stand in the retained topic: a late word about an old one must not replace it
+            self._put_outbox("reading", reading_topic(place), reading.id, newest, complete_at, now)
+        return reading
+
+    def _is_open(self, embryo_id: str) -> bool:
+        row = self._db.execute("SELECT ended FROM run WHERE embryo_id = ?", (embryo_id,)).fetchone()
+        return row is not None and row[0] is None
+
+    def _put_outbox(
+        self, kind: str, topic: str, reading: str | None, retain: bool, complete_at: str | None, now: datetime
+    ) -> None:
+        body = None if reading is not None else ""
+        self._db.execute(
+            "INSERT INTO outbox (kind, topic, reading, body, retain, complete_at, recorded_at) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (kind, topic, reading, body, retain, complete_at, rfc3339(now)),
+        )
+
+    # -- what is known -------------------------------------------------------------------------------------------------
+
+    def known_files(self, incubator: str) -> dict[str, tuple[int, int]]:
+        """path -> (size, mtime_ns) of every file that was taken in or put aside.
+
+        Not those put aside for what they are called: the next start may read names otherwise, and asks no decoding.
+        """
+        rows = self._db.execute(
+            "SELECT path, size_bytes, mtime_ns FROM file WHERE incubator = ? "
+            "AND (reason IS NULL OR reason NOT IN ('name', 'plane', 'clock'))",
+            (incubator,),
+        )
+        return {path: (size, mtime_ns) for path, size, mtime_ns in rows}
+
+    def frame_files(self, place: Place, moment: Moment, entry: datetime | None) -> dict[PlaneFile, str]:
+        """The files a frame was judged from -> their SHA-256.
+
+        A frame number begins anew with each embryo in a well, so it names a frame of the open run only, and only while
+        the well's insemination entry is the run's; a clock time names one for good.
+        """
+        rows = self._db.execute(
+            "SELECT path, size_bytes, mtime_ns, plane_um, sha256 FROM file JOIN run USING (embryo_id) "
+            "WHERE file.incubator = :incubator AND file.dish = :dish AND file.well = :well AND frame_key = :key "
+            "AND reason IS NULL "
+            "AND (:clock OR (run.ended IS NULL AND COALESCE(run.insemination = :entry, TRUE))) ORDER BY plane_um",
+            {
+                "incubator": place.incubator,
+                "dish": place.dish,
+                "well": place.well,
+                "key": moment.key,
+                "clock": moment.captured_at is not None,
+                "entry": entry and entry.isoformat(),
+            },
+        )
+        return {
+            PlaneFile(place, moment, plane_um, FileSeen(path, size, mtime_ns)): sha256
+            for path, size, mtime_ns, plane_um, sha256 in rows
+        }
+
+    def runs(self, place: Place) -> list[Run]:
+        """The runs in a well, oldest first."""
+        rows = self._db.execute(
+            "SELECT embryo_id, first, latest, stepped_order, insemination, spent, unconfirmed, ended FROM run "
+            "WHERE incubator = ? AND dish = ? AND well = ? ORDER BY number",
+            (place.incubator, place.dish, place.well),
+        )
+        return [
+            Run(
+                embryo_id=embryo_id,
+                place=place,
+                first=_load(first),
+                latest=_load(latest),
+                stepped_order=stepped_order,
+                insemination=insemination and datetime.fromisoformat(insemination),
+                spent=bool(spent),
+                unconfirmed=bool(unconfirmed),
+                ended=ended,
+            )
+            for embryo_id, first, latest, stepped_order, insemination, spent, unconfirmed, ended in rows
+        ]
+
+    def latest_reading(self, embryo_id: str, frame_key: str) -> Reading | None:
+        """The last revision of a frame's reading."""
+        row = self._db.execute(
+            "SELECT body FROM reading WHERE embryo_id = ? AND frame_key = ? ORDER BY revision DESC LIMIT 1",
+            (embryo_id, frame_key),
+        ).fetchone()
+        return None if row is None else Reading.model_validate_json(row[0])
+
+    def bodies(self) -> Iterator[str]:
+        """Every reading's JSON text: per embryo, in order of frame and revision."""
+        rows = self._db.execute(
+            "SELECT r.body FROM reading r JOIN run ON run.embryo_id = r.embryo_id "
+            "ORDER BY r.incubator, r.dish, r.well, run.first_order, r.frame_order, r.revision"
+        )
+        return (body for (body,) in rows)
+
+    def state_digest(self, embryo_id: str, model: str) -> str | None:
+        row = self._db.execute(
+            "SELECT digest FROM state WHERE embryo_id = ? AND model = ?", (embryo_id, model)
+        ).fetchone()
+        return None if row is None else str(row[0])
+
+    def state_digests(self) -> set[str]:
+        return {digest for (digest,) in self._db.execute("SELECT digest FROM state")}
+
+    def _named(self, digest: str) -> bool:
+        return self._db.execute("SELECT 1 FROM state WHERE digest = ? LIMIT 1", (digest,)).fetchone() is not None
+
+    def open_runs(self) -> dict[str, int]:
+        """incubator -> how many embryos lie in it."""
+        rows = self._db.execute("SELECT incubator, COUNT(*) FROM run WHERE ended IS NULL GROUP BY incubator")
+        return dict(rows.fetchall())
+
+    # -- the outbox ----------------------------------------------------------------------------------------------------
+
+    def pending(self, after_row: int, limit: int) -> list[OutboxRow]:
+        """Messages the broker has not acknowledged, in order."""
+        rows = self._db.execute(
+            f"SELECT row_id, {_MESSAGE} FROM outbox o LEFT JOIN reading r ON r.id = o.reading "
+            "WHERE row_id > ? ORDER BY row_id LIMIT ?",
+            (after_row, limit),
+        )
+        return [_outbox_row(*row) for row in rows]
+
+    def remove(self, row_ids: Sequence[int]) -> None:
+        """The broker has these: they leave."""
+        with self._database.transaction():
+            self._db.executemany("DELETE FROM outbox WHERE row_id = ?", [(row_id,) for row_id in row_ids])
+
+    def next_session(self) -> int:
+        with self._database.transaction():
+            return self._database.count("session")
+
+    def retained(self) -> list[OutboxRow]:
+        """The latest reading of every open run that has nothing waiting in the outbox: told again at every connect."""
+        rows = self._db.execute(
+            "SELECT r.incubator, r.dish, r.well, r.body, r.complete_at "
+            "FROM run JOIN reading r ON r.id = run.latest_reading "
+            "WHERE run.ended IS NULL ORDER BY r.incubator, r.dish, r.well"
+        ).fetchall()
+        waiting = {topic for (topic,) in self._db.execute("SELECT DISTINCT topic FROM outbox WHERE retain")}
+        found = [(reading_topic(Place(*row[:3])), row[3], row[4]) for row in rows]
+        return [_outbox_row(0, "reading", topic, body, 1, at) for topic, body, at in found if topic not in waiting]
+
+    def outbox_depth(self) -> tuple[int, datetime | None]:
+        """How many messages wait, and since when the oldest does."""
+        count, oldest = self._db.execute("SELECT COUNT(*), MIN(recorded_at) FROM outbox").fetchone()
+        return count, oldest and datetime.fromisoformat(oldest.replace("Z", "+00:00"))
+
+
+_MESSAGE = "o.kind, o.topic, COALESCE(r.body, o.body), o.retain, o.complete_at"
+
+
+def _outbox_row(row_id: int, kind: str, topic: str, body: str, retain: int, complete_at: str | None) -> OutboxRow:
+    at = None if complete_at is None else datetime.fromisoformat(complete_at)
+    return OutboxRow(row_id=row_id, kind=kind, topic=topic, body=body, retain=bool(retain), complete_at=at)
+
+
+def reading_topic(place: Place) -> str:
+    """Below the root."""
+    return f"embryo/{place.incubator}/{place.dish}/{place.well}/reading"
+
+
+def _dump(moment: Moment) -> str:
+    at = None if moment.captured_at is None else moment.captured_at.isoformat()
+    return json.dumps([at, moment.run, moment.hours])
+
+
+def _load(text: str) -> Moment:
+    at, run, hours = json.loads(text)
+    return Moment(None if at is None else datetime.fromisoformat(at), run, hours)

@@ -1,0 +1,260 @@
+"""One MQTT session: one paho client, one network thread, one will, used once and thrown away.
+
+A new client for every session, because the will must carry that session's number and because nothing of an old
+session's queue may be sent again behind our back: what is still to be said is read from the outbox again.
+
+paho's callbacks only put an event into a queue and call `wake`; every decision is taken by the thread that asks for
+`next_event`. This room refuses to know the outbox, when to connect again, and what the messages say.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import socket
+import ssl
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+log = logging.getLogger(__name__)
+
+QOS = 1  # never 2: Mosquitto 2.0.11 silently lost 10 to 80 % of a QoS 2 burst
+TCP_TIMEOUT_S = 5.0
+MQTT_RECEIVE_MAXIMUM = 65_535  # MQTT 5, 3.2.2.3.3: what an absent Receive Maximum means
+MQTT_PACKET_LIMIT_BYTES = 268_435_455  # the most a variable byte integer can announce
+
+
+class MqttSettings(Protocol):
+    """What an operator sets about the broker; `protocol` is 5 or 311."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def protocol(self) -> int: ...
+    @property
+    def username(self) -> str | None: ...
+    @property
+    def password_file(self) -> Path | None: ...
+    @property
+    def tls(self) -> bool | None: ...
+    @property
+    def ca_file(self) -> Path | None: ...
+    @property
+    def cert_file(self) -> Path | None: ...
+    @property
+    def key_file(self) -> Path | None: ...
+    @property
+    def keepalive_s(self) -> int: ...
+    @property
+    def max_inflight(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Will:
+    """What the broker says, retained, on `topic` when the session ends without a goodbye."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Connected:
+    """The broker accepted the session; how many unacknowledged messages and what packet size it takes."""
+
+    receive_maximum: int = MQTT_RECEIVE_MAXIMUM
+    packet_limit_bytes: int = MQTT_PACKET_LIMIT_BYTES
+
+
+@dataclass(frozen=True)
+class Acknowledged:
+    """The broker answered one message; `refused_because` is None where it took responsibility for it."""
+
+    message_id: int
+    refused_because: str | None = None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The session is over (or never came about); nothing more will be acknowledged in it."""
+
+    reason: str
+
+
+Event = Connected | Acknowledged | Ended
+
+
+class Session(Protocol):
+    """What the publisher needs of a session; `fakes.ScriptedSession` is one without a broker."""
+
+    @property
+    def alive(self) -> bool: ...
+    def next_event(self, timeout_s: float = 0.0) -> Event | None: ...
+    def publish(self, topic: str, payload: bytes, *, retain: bool) -> int: ...
+    def disconnect(self) -> None: ...
+    def abandon(self) -> None: ...
+    def join(self, timeout_s: float) -> bool: ...
+
+
+class MqttSession:
+    """A session that begins to connect, in paho's own thread, as soon as it is made.
+
+    Raises OSError where the password file, certificates or key cannot be read, ValueError where they or the host
+    make no sense; never waits for the network.
+    """
+
+    def __init__(self, settings: MqttSettings, client_id: str, will: Will, wake: Callable[[], None]) -> None:
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._wake = wake
+        self._abandoned = False
+        self._client = self._make_client(settings, client_id, will)
+        self._client.connect_async(
+            settings.host,
+            settings.port,
+            keepalive=settings.keepalive_s,
+            clean_start=True if settings.protocol == 5 else paho.MQTT_CLEAN_START_FIRST_ONLY,
+        )
+        self._client.loop_start()
+        # paho shows its thread nowhere, yet it can die in silence (paho #894) and loop_stop() joins it without a limit.
+        self._thread: threading.Thread | None = self._client._thread
+
+    def _make_client(self, settings: MqttSettings, client_id: str, will: Will) -> paho.Client:
+        v5 = settings.protocol == 5
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            clean_session=None if v5 else True,
+            protocol=MQTTProtocolVersion.MQTTv5 if v5 else MQTTProtocolVersion.MQTTv311,
+            reconnect_on_failure=False,
+        )
+        client.suppress_exceptions = True  # a callback that raises must not end the network thread (paho #894)
+        client.on_log = self._on_log
+        client.max_inflight_messages_set(0)  # the publisher counts; a second limit would only hide messages from it
+        client.reconnect_delay_set(0, 0)  # after a failed connection its thread would linger for a second
+        client.connect_timeout = TCP_TIMEOUT_S
+        client.will_set(will.topic, will.payload, qos=QOS, retain=True)
+        if settings.username is not None:
+            client.username_pw_set(settings.username, read_password(settings.password_file))
+        if settings.tls:
+            client.tls_set_context(tls_context(settings))
+        client.on_connect = self._on_connect
+        client.on_connect_fail = self._on_connect_fail
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_socket_open = self._on_socket_open
+        return client
+
+    @property
+    def alive(self) -> bool:
+        """True while the network thread lives."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def next_event(self, timeout_s: float = 0.0) -> Event | None:
+        """The oldest event not yet taken, or None where none came within `timeout_s`.
+
+        A network thread that died without a word is an `Ended` too, once all it left has been taken.
+        """
+        alive = self.alive  # asked before the queue: an event put just before the thread ended must come first
+        try:
+            return self._events.get(timeout=timeout_s)
+        except queue.Empty:
+            return None if alive else Ended("the network thread died")
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool) -> int:
+        """Hand one QoS 1 message to the network thread; returns its message id.
+
+        Never waits for the network; where the line is down the session's end follows. Raises ValueError for what
+        cannot be carried.
+        """
+        message = self._client.publish(topic, payload, qos=QOS, retain=retain)
+        if message.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
+            raise ValueError("no message id is free")
+        return message.mid
+
+    def disconnect(self) -> None:
+        """Say goodbye: the broker will not send the will."""
+        self._client.disconnect()
+
+    def abandon(self) -> None:
+        """Cut the line without a goodbye, at once: the broker sends the will. Harmless when already over."""
+        self._abandoned = True
+        sock = self._client.socket()
+        if isinstance(sock, socket.socket):
+            _cut(sock)
+        else:
+            self._client.disconnect()  # no line yet: this only tells paho's thread not to wait and try again
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait at most `timeout_s` for the network thread to end; True when it has."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        return not self.alive
+
+    def _tell(self, event: Event) -> None:
+        self._events.put(event)
+        self._wake()
+
+    def _on_connect(self, _c: paho.Client, _u: Any, _f: Any, reason: ReasonCode, properties: Properties | None) -> None:
+        if reason.is_failure:
+            self._tell(Ended(f"the broker refused the connection: {reason}"))
+            return
+        self._tell(
+            Connected(
+                getattr(properties, "ReceiveMaximum", MQTT_RECEIVE_MAXIMUM),
+                getattr(properties, "MaximumPacketSize", MQTT_PACKET_LIMIT_BYTES),
+            )
+        )
+
+    def _on_connect_fail(self, _c: paho.Client, _u: Any) -> None:
+        # paho tells no reason, but calls us while it handles the OSError
+        self._tell(Ended(f"no connection: {sys.exc_info()[1]}"))
+
+    def _on_disconnect(self, _c: paho.Client, _u: Any, flags: Any, reason: ReasonCode, _p: Any) -> None:
+        who = "the broker ended the session" if flags.is_disconnect_packet_from_server else "the connection ended"
+        self._tell(Ended(f"{who}: {reason}"))
+
+    def _on_publish(self, _c: paho.Client, _u: Any, message_id: int, reason: ReasonCode, _p: Any) -> None:
+        # An ACL denial shows only here and only in MQTT 5 (reason 135); in 3.1.1 the broker acknowledges and drops.
+        self._tell(Acknowledged(message_id, f"{reason} ({reason.value})" if reason.is_failure else None))
+
+    def _on_log(self, _c: paho.Client, _u: Any, _level: int, text: str) -> None:
+        # paho calls every lost line an error; that is told once, with its reason, by whoever takes the event
+        log.log(logging.ERROR if text.startswith("Caught exception") else logging.DEBUG, "paho: %s", text)
+
+    def _on_socket_open(self, _c: paho.Client, _u: Any, sock: Any) -> None:
+        if self._abandoned:  # connected too late: as the same client id it would push out the session that came after
+            _cut(sock)
+
+
+def _cut(sock: socket.socket) -> None:
+    """Shut a socket that another thread may be using; below TLS, whose own shutdown is not thread-safe."""
+    try:
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    except OSError as error:
+        log.debug("the line was already down: %s", error)
+
+
+def read_password(path: Path | None) -> str | None:
+    """The password in the file, without the newline editors put at its end; raises OSError, UnicodeDecodeError.
+
+    Read at each connect, so that an operator rotates it without a restart.
+    """
+    return None if path is None else Path(path).read_text(encoding="utf-8").removesuffix("\n")
+
+
+def tls_context(settings: MqttSettings) -> ssl.SSLContext:
+    """A context that checks the broker's name against `ca_file`, or the system's authorities; raises OSError."""
+    context = ssl.create_default_context(cafile=settings.ca_file)
+    if settings.cert_file is not None:
+        context.load_cert_chain(settings.cert_file, settings.key_file)
+    return context

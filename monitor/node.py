@@ -1,0 +1,156 @@
+"""A node put together: engine, journal, memory, pipeline and the incubators' intakes, from what an operator configured.
+
+The daemon, the replay and the check build their node here, so that all three are the same way. It runs nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from engines.contract import Engine
+from engines.load import BUNDLED_MODELS, Loaded, find_manifest, load_engine
+from engines.segments import SegmentPolicy
+from monitor.config import Engines, Incubator
+from monitor.errors import ConfigError, EngineError
+from monitor.intake import Intake
+from monitor.journal import Journal
+from monitor.memory import IncubatorFacts, Memory
+from monitor.metrics import Metrics
+from monitor.pipeline import Pipeline
+from monitor.read import Speaker
+from monitor.states import StateFiles
+from monitor.timezero import TimeZero
+from monitor.vocabulary import Clock
+
+log = logging.getLogger(__name__)
+
+
+def load_models(settings: Engines) -> Loaded:
+    """The blastocyst engine, warm. Raises ConfigError that says which model or runtime is missing."""
+    folder = BUNDLED_MODELS if settings.models == "bundled" else Path(settings.models)
+    try:
+        loaded = load_engine(find_manifest(settings.blastocyst, folder), settings.device, settings.threads)
+        warm_up(loaded.engine)
+    except EngineError as fault:
+        raise ConfigError(f"engines: {fault}") from fault
+    return loaded
+
+
+def warm_up(engine: Engine) -> None:
+    """One step that nobody remembers, so that the first frame finds everything allocated. Raises EngineError."""
+    inputs = {tensor.name: np.zeros((1, *tensor.shape), tensor.dtype) for tensor in engine.spec.inputs}
+    engine.step([engine.initial_state()], inputs)
+
+
+@dataclass
+class Node:
+    """What works together."""
+
+    journal: Journal
+    memory: Memory
+    pipeline: Pipeline
+    intakes: dict[str, Intake]
+    time_zeros: dict[str, TimeZero]
+    model: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """An incubator and what only a replay says of it: the hour of its frames."""
+
+    incubator: Incubator
+    stated_hpi: float | None = None
+
+
+def build_node(
+    site: str,
+    node: str,
+    sources: Sequence[Source],
+    loaded: Loaded,
+    storage: Path,
+    boot_id: str | None,
+    clock: Clock,
+    metrics: Metrics,
+) -> Node:
+    """Put a node together over `storage`. Raises ConfigError, StorageError."""
+    manifest = loaded.manifest
+    segments = manifest.segments
+    if segments is None:
+        raise ConfigError(f"engines.blastocyst = {manifest.name!r}: its manifest names no `segments`")
+    counts = manifest.preprocess.allowed_plane_counts
+    for source in sources:
+        check_planes(source.incubator, manifest.name, counts)
+    time_zeros = {source.incubator.name: new_time_zero(source) for source in sources}
+    journal = Journal(storage, boot_id)
+    states = StateFiles(storage / "states")
+    if not journal.is_new and (swept := states.sweep(journal.state_digests())):
+        log.warning("state files that no reading names were removed", extra={"files": swept})
+    policy = SegmentPolicy(loaded.engine, segments, manifest.preprocess)
+    facts = {
+        source.incubator.name: IncubatorFacts(time_zeros[source.incubator.name], source.incubator.cadence_min)
+        for source in sources
+    }
+    memory = Memory(
+        journal, states, policy, manifest.name, facts, lambda outcome: metrics.restores.labels(outcome).inc()
+    )
+    pipeline = Pipeline(
+        policy,
+        manifest.preprocess,
+        manifest.name,
+        memory,
+        journal,
+        Speaker(site, node, {manifest.name: manifest.graph.sha256}),
+        clock.now,
+        lambda reason: metrics.step_failures.labels(manifest.name, reason).inc(),
+        metrics.step.labels(manifest.name).time,
+    )
+    intakes = {
+        source.incubator.name: _intake(
+            source.incubator, time_zeros[source.incubator.name], counts, journal, clock, metrics
+        )
+        for source in sources
+    }
+    return Node(journal, memory, pipeline, intakes, time_zeros, manifest.name)
+
+
+def check_planes(incubator: Incubator, model: str, counts: tuple[int, ...]) -> None:
+    """Raises ConfigError when the model judges no stack of as many planes as the incubator gives."""
+    if len(incubator.planes) not in counts:
+        raise ConfigError(
+            f"incubator {incubator.name!r}: planes = {list(incubator.planes)}: model {model!r} judges stacks of "
+            f"{', '.join(map(str, counts))} planes"
+        )
+
+
+def new_time_zero(source: Source) -> TimeZero:
+    """The time zero of a source. Raises ConfigError when its CSV does not read."""
+    incubator = source.incubator
+    return TimeZero(incubator.insemination, incubator.clock_skew_s, source.stated_hpi, incubator.reader.assumed_hpi)
+
+
+def _intake(
+    incubator: Incubator,
+    time_zero: TimeZero,
+    counts: tuple[int, ...],
+    journal: Journal,
+    clock: Clock,
+    metrics: Metrics,
+) -> Intake:
+    return Intake(
+        incubator.name,
+        incubator.path,
+        incubator.reader,
+        incubator.planes,
+        counts,
+        journal,
+        clock,
+        time_zero.of,
+        incubator.stable_s,
+        incubator.deadline_s,
+        lambda reason: metrics.quarantined.labels(reason).inc(),
+    )

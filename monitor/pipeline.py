@@ -1,0 +1,145 @@
+"""The way of a frame, in one place: observe -> step(state) -> read -> journal + outbox (one transaction).
+
+It composes the stages and holds no I/O of its own; what it is given does. A frame is either told and remembered, or it
+has not happened and may be offered again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import datetime
+
+from engines.manifest import Preprocess
+from engines.preprocess import fit_stack
+from engines.segments import SegmentMemory, SegmentPolicy
+from monitor.assemble import Assembled
+from monitor.errors import EngineError
+from monitor.journal import Entry, FileRecord, Journal
+from monitor.memory import Memory
+from monitor.observe import observe
+from monitor.read import Judgement, Speaker, make_reading
+from monitor.runs import Fate, Visit, after_visit
+from monitor.vocabulary import Observation, Reading
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the engine made of one frame: the judgement, and the memory to keep (None: as it was)."""
+
+    judgement: Judgement
+    memory: SegmentMemory | None
+
+
+class Pipeline:
+    """One node's way from stacks to readings. `count_failure` is told why a step gave nothing."""
+
+    def __init__(
+        self,
+        policy: SegmentPolicy,
+        preprocess: Preprocess,
+        model: str,
+        memory: Memory,
+        journal: Journal,
+        speaker: Speaker,
+        now: Callable[[], datetime],
+        count_failure: Callable[[str], None] = lambda reason: None,
+        time_step: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        self._policy, self._preprocess, self._model = policy, preprocess, model
+        self._memory, self._journal = memory, journal
+        self._speaker, self._now = speaker, now
+        self._count_failure, self._time_step = count_failure, time_step
+
+    def advance(self, frames: Sequence[Assembled]) -> list[Reading]:
+        """Take one frame of each of several embryos the whole way; the readings as they were recorded.
+
+        Raises StorageError when they could not be recorded: then nothing has happened and the frames may come again.
+        """
+        visits = [self._memory.visit(observe(frame.stack)) for frame in frames]
+        due = [index for index, visit in enumerate(visits) if visit.fate is Fate.STEP]
+        judged = dict(zip(due, self._judge([visits[index] for index in due]), strict=True))
+        entries = [self._entry(frame, visits[i], judged.get(i)) for i, frame in enumerate(frames)]
+        told, freed = self._journal.commit(entries, self._now())
+        for index, visit in enumerate(visits):
+            self._remember(visit, judged.get(index))
+        self._memory.drop_files(freed)
+        return told
+
+    def _judge(self, visits: Sequence[Visit]) -> list[Judged]:
+        """One answer for each; when a batch fails, each row is tried alone, so that one bad frame spoils no other."""
+        if not visits:
+            return []
+        try:
+            return self._step(visits)
+        except EngineError as fault:
+            if len(visits) > 1:
+                return [judged for visit in visits for judged in self._judge([visit])]
+            log.error("a frame is lost to the engine", extra=_frame(visits[0].observation) | {"fault": str(fault)})
+            self._count_failure("engine")
+            return [Judged(Judgement(None, str(fault)), None)]
+
+    def _step(self, visits: Sequence[Visit]) -> list[Judged]:
+        memories = [self._memory.recall(visit.run.embryo_id) for visit in visits]
+        stacks = [
+            fit_stack({image.source.plane_um: image.gray for image in visit.stack.images}, self._preprocess)
+            for visit in visits
+        ]
+        with self._time_step():
+            after, answers = self._policy.advance(memories, stacks, [visit.elapsed_h for visit in visits])
+        for answer in answers:
+            if answer.failed:
+                self._count_failure("not_finite")
+        return [
+            Judged(Judgement(answer), None if new is old else new)
+            for old, new, answer in zip(memories, after, answers, strict=True)
+        ]
+
+    def _entry(self, frame: Assembled, visit: Visit, judged: Judged | None) -> Entry:
+        judgement = None if judged is None else judged.judgement
+        stepped = judgement is not None and judgement.answer is not None and not judgement.answer.failed
+        reading = None
+        if visit.fate is not Fate.NOTHING_NEW:
+            lost = self._memory.lost_flag(visit.run.embryo_id) if judged is not None else None
+            age = self._memory.age(visit)
+            reading = make_reading(visit, age, judgement, self._speaker, extra_flags={lost} if lost else set())
+        changed = None if judged is None else judged.memory
+        return Entry(
+            run=after_visit(visit, stepped),
+            ended=visit.ended,
+            reading=reading,
+            moment=frame.stack.moment,
+            files=_records(frame, visit.run.embryo_id),
+            states={} if changed is None else {self._model: self._memory.save(changed)},
+            complete_at=frame.stack.complete_at,
+        )
+
+    def _remember(self, visit: Visit, judged: Judged | None) -> None:
+        if visit.ended is not None:
+            self._memory.forget(visit.ended[0].embryo_id)
+        if judged is not None:
+            self._memory.keep(visit.run.embryo_id, judged.memory)
+
+
+def _records(frame: Assembled, embryo_id: str) -> tuple[FileRecord, ...]:
+    stack = frame.stack
+    place, key = stack.place, stack.moment.key
+    taken = [
+        FileRecord(
+            place.incubator, image.source.file, place, embryo_id, key, image.source.plane_um, sha256=image.digest
+        )
+        for image in stack.images
+    ]
+    aside = [
+        FileRecord(place.incubator, file, place, embryo_id, key, reason=fault.reason)
+        for file, fault in frame.quarantined
+    ]
+    return (*taken, *aside)
+
+
+def _frame(observation: Observation) -> dict[str, str]:
+    return {"embryo": str(observation.stack.place), "frame": observation.stack.moment.key}

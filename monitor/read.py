@@ -1,0 +1,132 @@
+"""The engines' outputs of one moment, and what was known of the frame -> one Reading. Pure: no clock, no file.
+
+A number that is not finite, or that a failed engine did not give, is told as absent, with a flag; never as a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+
+from engines.segments import SegmentAnswer
+from monitor.runs import Fate, Visit
+from monitor.timezero import Age
+from monitor.vocabulary import Blastocyst, EmbryoName, FrameBody, Outcome, Quality, Reading, reading_id
+
+PROBABILITY_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the blastocyst engine said of a frame; `fault` where it could not."""
+
+    answer: SegmentAnswer | None
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """Who speaks: site, node, and the digests of the engines that serve (`engines` of every reading)."""
+
+    site: str
+    node: str
+    engines: dict[str, str]
+
+
+def make_reading(
+    visit: Visit, age: Age, judgement: Judgement | None, speaker: Speaker, extra_flags: Set[str] = frozenset()
+) -> Reading:
+    """One frame's reading. A revision repeats what the engines said when they judged the frame."""
+    stack, prior = visit.stack, visit.prior
+    repeated = prior if visit.fate is Fate.REVISE else None
+    blastocyst, fault = _blastocyst(judgement)
+    frame = _frame(visit, age, repeated)
+    embryo_id = visit.run.embryo_id if prior is None else prior.embryo.embryo_id
+    revision = 1 if prior is None else prior.revision + 1
+    return Reading(
+        id=reading_id(speaker.site, speaker.node, embryo_id, stack.moment.key, revision),
+        occurred_at=stack.moment.captured_at,
+        revision=revision,
+        supersedes=None if prior is None else prior.id,
+        embryo=EmbryoName(
+            incubator=stack.place.incubator, dish=stack.place.dish, well=stack.place.well, embryo_id=embryo_id
+        ),
+        frame=frame,
+        outcome=_outcome(visit, fault),
+        blastocyst=blastocyst if repeated is None else repeated.blastocyst,
+        quality=_quality(visit, frame, judgement, fault, extra_flags, repeated),
+        engines=speaker.engines if repeated is None else repeated.engines,
+    )
+
+
+def _frame(visit: Visit, age: Age, repeated: Reading | None) -> FrameBody:
+    """What the frame was judged from; in a revision what has come since stands beside what was there before."""
+    stack = visit.stack
+    sources = {image.source.plane_um: image.source.file.path for image in stack.images}
+    if repeated is not None:
+        before = dict(zip(repeated.frame.planes, repeated.frame.sources, strict=True))
+        sources = before | sources
+    return FrameBody(
+        captured_at=stack.moment.captured_at,
+        run=stack.moment.run,
+        hpi=age.hpi,
+        hpi_source=age.source,
+        planes=tuple(sorted(sources)),
+        missing_planes=tuple(plane_um for plane_um in stack.missing_um if plane_um not in sources),
+        sources=tuple(sources[plane_um] for plane_um in sorted(sources)),
+    )
+
+
+def _quality(
+    visit: Visit,
+    frame: FrameBody,
+    judgement: Judgement | None,
+    fault: str | None,
+    extra_flags: Set[str],
+    repeated: Reading | None,
+) -> Quality:
+    flags = set(visit.flags) | extra_flags
+    if repeated is not None:  # what qualified the number still does
+        flags |= set(repeated.quality.flags) - {"missing_planes", "broken_planes"}
+        flags |= {"missing_planes"} if frame.missing_planes else set()
+        flags |= {"broken_planes"} if visit.stack.broken else set()
+        return Quality(fit=repeated.quality.fit, flags=tuple(sorted(flags)))
+    flags |= set(visit.observation.flags)
+    if fault is not None:
+        flags.add(fault)
+    if judgement is not None and judgement.answer is not None and judgement.answer.beyond_training:
+        flags.add("beyond_training")
+    if visit.out_of_order:
+        flags.add("out_of_order")
+    return Quality(fit=visit.observation.fit, flags=tuple(sorted(flags)))
+
+
+def _blastocyst(judgement: Judgement | None) -> tuple[Blastocyst | None, str | None]:
+    if judgement is None:
+        return None, None
+    if judgement.answer is None:
+        return None, "engine_failed"
+    if judgement.answer.failed:
+        return None, "not_finite"
+    probability = float(judgement.answer.outputs["y_blastocyst"][0])
+    if not 0.0 <= probability <= 1.0:
+        return None, "not_finite"
+    age_h = judgement.answer.state_age_h
+    told = Blastocyst(
+        probability=round(probability, PROBABILITY_DIGITS),
+        state_age_h=None if age_h is None else round(age_h, 4),
+        segments_missed=judgement.answer.segments_missed,
+    )
+    return told, None
+
+
+def _outcome(visit: Visit, fault: str | None) -> Outcome:
+    if visit.fate is Fate.REVISE:
+        return Outcome.REVISED
+    if visit.out_of_order:
+        return Outcome.OUT_OF_ORDER
+    if visit.stack.lacking:
+        return Outcome.LACKING
+    if not visit.observation.fit:
+        return Outcome.UNFIT
+    return Outcome.JUDGED if fault is None else Outcome.ENGINE_FAILED

@@ -1,0 +1,140 @@
+"""Recorded frames through the same way as live ones, as fast as it goes: `readings.jsonl`, a line for each frame.
+
+It is resumable: a journal of its own below OUT remembers what was done. Nothing is sent. Two replays of the same
+frames with the same models give the same bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from engines.load import Loaded
+from monitor.assemble import Assembled
+from monitor.config import Incubator
+from monitor.errors import ConfigError, FrameError
+from monitor.intake import Intake
+from monitor.layouts import WORD, layout
+from monitor.metrics import Metrics
+from monitor.node import Node, Source, build_node
+from monitor.vocabulary import Clock
+from monitor.watch import Watch
+
+log = logging.getLogger(__name__)
+
+BATCH = 16
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a replay came to: readings by outcome (of this run), lines written, files put aside."""
+
+    outcomes: dict[str, int]
+    lines: int
+    put_aside: int
+
+
+def sources(
+    folders: Sequence[Path], layout_name: str, planes: tuple[int, ...] | None, hpi: float | None
+) -> list[Source]:
+    """Each folder as an incubator of its own name; the planes are those seen in it unless given. Raises ConfigError."""
+    if hpi is not None and {"captured_at", "run"} & set(layout(layout_name).pattern.groupindex):
+        raise ConfigError(f"--hpi gives one hour to all frames: not for layout {layout_name!r}, whose frames differ")
+    found: dict[str, Source] = {}
+    for folder in folders:
+        name = folder.resolve().name
+        if not WORD.match(name):
+            raise ConfigError(f"source {str(folder)!r}: its name becomes the incubator's: only A-Z a-z 0-9 . _ -")
+        if name in found:
+            raise ConfigError(f"two sources are named {name!r}: replay them apart")
+        seen = planes or planes_seen(folder, layout_name)
+        incubator = Incubator(
+            name=name, path=folder.resolve(), layout=layout_name, planes=seen, stable_s=0, deadline_s=0
+        )
+        found[name] = Source(incubator, hpi)
+    return list(found.values())
+
+
+def planes_seen(folder: Path, layout_name: str) -> tuple[int, ...]:
+    """The planes whose names the layout reads in a folder, in um. Raises ConfigError when there is none."""
+    reader = layout(layout_name)
+    planes: set[int] = set()
+    example = ""
+    try:
+        files = Watch(folder, {}, 0.0, lambda: 0.0).look()
+    except OSError as fault:
+        raise ConfigError(f"source {str(folder)!r}: {fault.strerror}") from fault
+    for file in files:
+        try:
+            plane = reader.read("x", folder, file)
+        except FrameError:
+            example = example or file.path
+            continue
+        if plane is not None:
+            planes.add(plane.plane_um)
+    if not planes:
+        seen = f"; there is for example {example!r}" if example else "; it holds no picture"
+        raise ConfigError(f"source {str(folder)!r}: no file fits layout {layout_name!r}{seen}")
+    return tuple(sorted(planes))
+
+
+def replay(
+    given: Sequence[Source],
+    out: Path,
+    loaded: Loaded,
+    clock: Clock,
+    site: str = "replay",
+    node_name: str = "replay",
+    jobs: int = 1,
+    progress: Progress = lambda done, total: None,
+) -> Summary:
+    """Take every frame of the sources the whole way and write OUT/readings.jsonl. Raises ConfigError, StorageError."""
+    metrics = Metrics(CollectorRegistry(), clock.now)
+    node = build_node(site, node_name, given, loaded, out / "journal", None, clock, metrics)
+    outcomes: dict[str, int] = {}
+    try:
+        for intake in node.intakes.values():
+            intake.look(full=True)
+        total, done = sum(len(intake.assembler) for intake in node.intakes.values()), 0
+        with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
+            while batch := _next_batch(node, pool):
+                for reading in node.pipeline.advance([frame for _, frame in batch]):
+                    outcomes[reading.outcome.value] = outcomes.get(reading.outcome.value, 0) + 1
+                for intake, frame in batch:
+                    intake.done(frame)
+                done += len(batch)
+                progress(done, total)
+        lines = _write(node, out / "readings.jsonl")
+    finally:
+        node.journal.close()
+    return Summary(outcomes, lines, _put_aside(metrics))
+
+
+def _next_batch(node: Node, pool: Executor) -> list[tuple[Intake, Assembled]]:
+    """The oldest frame of each of several embryos, decoded side by side (decoding is most of a small model's frame)."""
+    due = [(intake, name) for intake in node.intakes.values() for name in intake.due()][:BATCH]
+    frames = pool.map(lambda pair: pair[0].assemble(pair[1]), due)
+    return [(intake, frame) for (intake, _), frame in zip(due, frames, strict=True) if frame is not None]
+
+
+def _write(node: Node, path: Path) -> int:
+    """Whole or not at all: a reader never meets half a file."""
+    lines = 0
+    draft = path.with_suffix(".part")
+    with draft.open("w", encoding="utf-8", newline="\n") as file:
+        for body in node.journal.bodies():
+            file.write(body + "\n")
+            lines += 1
+    draft.replace(path)
+    return lines
+
+
+def _put_aside(metrics: Metrics) -> int:
+    samples = [sample for metric in metrics.quarantined.collect() for sample in metric.samples]
+    return int(sum(sample.value for sample in samples if sample.name.endswith("_total")))

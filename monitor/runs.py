@@ -1,0 +1,183 @@
+"""Which embryo a frame belongs to, and what is to become of the frame: pure rules of identity, order and revision.
+
+An embryo is incubator + dish + well + run start. A new run begins on a changed insemination entry for the well, past
+200 hours, or after a gap of over 24 hours (then it is flagged, for somebody to confirm). It knows no engine, no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import Enum
+
+from monitor.timezero import Age
+from monitor.vocabulary import FocalStack, Moment, Observation, Place, Reading, elapsed_h
+
+RUN_ENDS_H = 200.0
+GAP_ENDS_RUN_H = 24.0
+GAP_IN_CADENCES = 2.5
+
+
+@dataclass(frozen=True)
+class Run:
+    """One embryo's stay in one well. `stepped_order` is the order of the last frame the engines judged.
+
+    `insemination` is the entry the run counts from; `spent` says that the entry belonged to the run before, so that
+    this run's hours are unknown until another entry comes.
+    """
+
+    embryo_id: str
+    place: Place
+    first: Moment
+    latest: Moment
+    stepped_order: float | None = None
+    insemination: datetime | None = None
+    spent: bool = False
+    unconfirmed: bool = False
+    ended: str | None = None  # why, once it has
+
+    @property
+    def counts_from(self) -> datetime | None:
+        return None if self.spent else self.insemination
+
+
+class Fate(str, Enum):
+    """What is to be done with a frame."""
+
+    STEP = "step"
+    KEEP_ONLY = "keep_only"  # journalled and told, no engine
+    REVISE = "revise"
+    NOTHING_NEW = "nothing_new"
+
+
+@dataclass(frozen=True, eq=False)
+class Visit:
+    """A frame, the run it belongs to (`ended`: the run it closes, and why), and its fate."""
+
+    observation: Observation
+    run: Run
+    is_new_run: bool
+    ended: tuple[Run, str] | None
+    prior: Reading | None
+    fate: Fate
+    out_of_order: bool
+    elapsed_h: float | None  # since the run's first frame
+    flags: tuple[str, ...]
+
+    @property
+    def stack(self) -> FocalStack:
+        return self.observation.stack
+
+
+def elapsed_since_first_h(moment: Moment, first: Moment) -> float | None:
+    """Hours since the run's first frame; None where neither clock nor time file tells (never number x constant)."""
+    if moment.captured_at is not None and first.captured_at is not None:
+        return elapsed_h(moment.captured_at, first.captured_at)
+    if moment.hours is not None and first.hours is not None:
+        return moment.hours - first.hours
+    return None
+
+
+def why_new_run(run: Run, moment: Moment, age: Age, entry: datetime | None) -> str | None:
+    """The reason this frame cannot belong to the open run, or None."""
+    if entry is not None and run.insemination is not None and entry != run.insemination:
+        return "insemination_changed"
+    since_latest = elapsed_since_first_h(moment, run.latest)
+    if since_latest is not None and since_latest > GAP_ENDS_RUN_H:
+        return "gap"
+    elapsed = elapsed_since_first_h(moment, run.first)
+    began_past_it = run.first.hours is not None and run.first.hours > RUN_ENDS_H  # else each frame would be a run
+    hours = age.hpi if age.source in ("file", "config") and not began_past_it else elapsed
+    if hours is not None and hours > RUN_ENDS_H and moment.order > run.latest.order:
+        return "past_200_h"
+    return None
+
+
+def owner_of(
+    runs: Sequence[Run], moment: Moment, age_in: Callable[[Run], Age], entry: datetime | None
+) -> tuple[Run | None, tuple[Run, str] | None]:
+    """The run in a well (oldest first) that a frame nobody has told of belongs to, or the open run that it ends.
+
+    A frame from before the open run may be a late word of the one before, but only within what that run spans;
+    otherwise it belongs to the open run, however oddly it is dated: a frame never goes to a former patient's embryo
+    because a clock was wrong.
+    """
+    still_open = [run for run in runs if run.ended is None]
+    if not still_open:
+        return None, None
+    run = still_open[-1]
+    if moment.captured_at is not None and moment.order < run.first.order:
+        before = [other for other in runs if other.ended is not None and other.first.order <= moment.order]
+        if before and moment.order <= before[-1].latest.order:
+            return before[-1], None
+        return run, None
+    reason = why_new_run(run, moment, age_in(run), entry)
+    return (run, None) if reason is None else (None, (run, reason))
+
+
+def begin_run(
+    place: Place,
+    moment: Moment,
+    entry: datetime | None,
+    after: str | None,
+    before: Run | None,
+    earlier_starts: int = 0,
+) -> Run:
+    """The run that starts with this frame; `earlier_starts`: runs in this well that began with a frame of this name.
+
+    Frame numbers begin anew with each embryo, so the second embryo that starts at run1 is `run1.2`.
+    """
+    same_entry = entry is not None and before is not None and before.insemination == entry
+    spent = same_entry and after is not None and after != "insemination_changed"
+    if entry is not None and moment.captured_at is not None:  # an entry nobody took out of the list
+        spent = spent or elapsed_h(moment.captured_at, entry) > RUN_ENDS_H
+    return Run(
+        embryo_id=f"{place}/{moment.key}" + (f".{earlier_starts + 1}" if earlier_starts else ""),
+        place=place,
+        first=moment,
+        latest=moment,
+        insemination=entry,
+        spent=spent,
+        unconfirmed=after == "gap",
+    )
+
+
+def moment_flags(run: Run, moment: Moment, age: Age, cadence_min: float | None) -> set[str]:
+    """What is odd about its time: `after_gap`, `clock_unknown`, `before_insemination`, `run_unconfirmed`."""
+    flags = set()
+    if run.unconfirmed:
+        flags.add("run_unconfirmed")
+    if age.hpi is not None and age.hpi < 0:
+        flags.add("before_insemination")
+    if elapsed_since_first_h(moment, run.first) is None and moment.key != run.first.key:
+        flags.add("clock_unknown")
+    since = elapsed_since_first_h(moment, run.latest)
+    late = cadence_min is not None and since is not None and since * 60 > GAP_IN_CADENCES * cadence_min
+    skipped = moment.run is not None and run.latest.run is not None and moment.run > run.latest.run + 1
+    if late or skipped:
+        flags.add("after_gap")
+    return flags
+
+
+def fate_of(observation: Observation, run: Run, prior: Reading | None, changed: bool) -> tuple[Fate, bool]:
+    """What to do with a frame, and whether it came out of order.
+
+    A frame already judged is only revised: no engine is stepped again. One older than the last frame judged, or of a
+    run that has ended, is told, not stepped.
+    """
+    if prior is not None and not changed:
+        return Fate.NOTHING_NEW, False
+    if prior is not None and prior.blastocyst is not None:
+        return Fate.REVISE, False
+    late = run.stepped_order is not None and observation.stack.moment.order < run.stepped_order
+    if late or run.ended is not None:
+        return Fate.KEEP_ONLY, True
+    return (Fate.STEP if observation.fit else Fate.KEEP_ONLY), False
+
+
+def after_visit(visit: Visit, judged: bool) -> Run:
+    """The run as this frame leaves it."""
+    moment, run = visit.stack.moment, visit.run
+    latest = moment if moment.order > run.latest.order else run.latest
+    return replace(run, latest=latest, stepped_order=moment.order if judged else run.stepped_order)

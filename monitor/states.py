@@ -1,0 +1,74 @@
+"""State bytes on disk, named by their own digest: written and fsynced before the transaction that names them.
+
+A crash between the two leaves a file that no row names; it is swept at the next start. It knows bytes, no engine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from monitor.errors import StorageError
+
+
+class StateFiles:
+    """Content-addressed files below one folder. Raises StorageError when the disk does not take or give them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def _path(self, digest: str) -> Path:
+        return self._folder / digest[:2] / digest
+
+    def put(self, blob: bytes) -> str:
+        """Store and return the digest; on the disk for good when this returns."""
+        digest = hashlib.sha256(blob).hexdigest()
+        path = self._path(digest)
+        if path.exists():
+            return digest
+        try:
+            path.parent.mkdir(exist_ok=True)
+            draft = path.with_suffix(".part")
+            with draft.open("wb") as file:
+                file.write(blob)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+            _sync_folder(path.parent)
+            _sync_folder(self._folder)
+        except OSError as fault:
+            raise StorageError(f"state {path}: {fault.strerror}") from fault
+        return digest
+
+    def get(self, digest: str) -> bytes:
+        """Raises StorageError when the file is gone or its content is not what its name says."""
+        path = self._path(digest)
+        try:
+            blob = path.read_bytes()
+        except OSError as fault:
+            raise StorageError(f"state {path}: {fault.strerror}") from fault
+        if hashlib.sha256(blob).hexdigest() != digest:
+            raise StorageError(f"state {path} is damaged: its content is not what its name says")
+        return blob
+
+    def drop(self, digests: set[str]) -> None:
+        """Remove files that no row names any more."""
+        for digest in digests:
+            self._path(digest).unlink(missing_ok=True)
+
+    def sweep(self, named: set[str]) -> int:
+        """Remove what a crash left behind; how many files that were."""
+        stray = [path for path in self._folder.glob("??/*") if path.name not in named]
+        for path in stray:
+            path.unlink()
+        return len(stray)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,234 @@
+"""The nouns: place, moment, plane file, stack, observation, reading. No behaviour beyond naming and ordering.
+
+Units stand in names (`_um _px _h _s`). Times are aware UTC. Axes: P planes (ascending um), H, W.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from enum import Enum
+from typing import Annotated, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+Gray = npt.NDArray[np.uint8]
+
+# The 16 phases of the public annotations, in order (Gomez et al. 2022).
+PHASES = (
+    *("tPB2", "tPNa", "tPNf", "t2", "t3", "t4", "t5", "t6", "t7", "t8", "t9+"),
+    *("tM", "tSB", "tB", "tEB", "tHB"),
+)
+INTENDED_USE = "research use, not validated on patients; adjunctive information only"
+
+
+class Clock(Protocol):
+    """Time, passed in so that tests own it."""
+
+    def now(self) -> datetime:
+        """Aware UTC."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+
+
+def rfc3339(moment: datetime) -> str:
+    """`2026-01-31T06:10:00Z`; a fraction only where there is one (milliseconds)."""
+    utc = moment.astimezone(timezone.utc)
+    text = utc.isoformat(timespec="milliseconds" if utc.microsecond else "seconds")
+    return text.replace("+00:00", "Z")
+
+
+Time = Annotated[datetime, PlainSerializer(rfc3339, return_type=str)]
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """Where an embryo lies. Every part is a topic word (`A-Z a-z 0-9 . _ -`)."""
+
+    incubator: str
+    dish: str
+    well: str
+
+    def __str__(self) -> str:
+        return f"{self.incubator}/{self.dish}/{self.well}"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Which frame: the source's clock where it has one, else the maker's frame number, else the only frame there is.
+
+    `hours` is what a time file says of this frame (hours post insemination), if the layout has such a file.
+    """
+
+    captured_at: datetime | None = None
+    run: int | None = None
+    hours: float | None = None
+
+    @property
+    def key(self) -> str:
+        """The frame's name within its embryo: part of the reading's identity, so it never changes."""
+        if self.captured_at is not None:
+            return self.captured_at.astimezone(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+        return "only" if self.run is None else f"run{self.run}"
+
+    @property
+    def order(self) -> float:
+        """Sorts frames of one embryo: seconds since 1970, or the frame number."""
+        if self.captured_at is not None:
+            return self.captured_at.timestamp()
+        return 0.0 if self.run is None else float(self.run)
+
+
+@dataclass(frozen=True)
+class FileSeen:
+    """A file as a scan saw it: path relative to the incubator's folder (with `/`), size, time of last change."""
+
+    path: str
+    size_bytes: int
+    mtime_ns: int
+
+    @property
+    def mtime(self) -> datetime:
+        return datetime.fromtimestamp(self.mtime_ns / 1e9, timezone.utc)
+
+
+@dataclass(frozen=True)
+class PlaneFile:
+    """A finished file that the layout understands: one plane of one embryo at one moment."""
+
+    place: Place
+    moment: Moment
+    plane_um: int
+    file: FileSeen
+
+
+@dataclass(frozen=True, eq=False)
+class PlaneImage:
+    """A decoded plane: `gray` (H, W) uint8, and the SHA-256 of the file it came from."""
+
+    source: PlaneFile
+    gray: Gray
+    digest: str
+
+
+class Outcome(str, Enum):
+    """What became of a frame. A closed set: it labels a metric."""
+
+    JUDGED = "judged"
+    UNFIT = "unfit"
+    LACKING = "lacking"
+    OUT_OF_ORDER = "out_of_order"
+    REVISED = "revised"
+    ENGINE_FAILED = "engine_failed"
+
+
+@dataclass(frozen=True, eq=False)
+class FocalStack:
+    """All planes of one embryo at one moment, or what of them came before the deadline.
+
+    `missing_um`: planes the incubator declares and that are not here. `lacking`: the deadline passed and the models do
+    not judge so few planes (or none decoded). `broken`: paths of planes that are there but do not decode.
+    """
+
+    place: Place
+    moment: Moment
+    images: tuple[PlaneImage, ...]
+    missing_um: tuple[int, ...]
+    broken: tuple[str, ...] = ()
+    lacking: bool = False
+
+    @property
+    def complete_at(self) -> datetime | None:
+        """When the last of its files was finished."""
+        return max((image.source.file.mtime for image in self.images), default=None)
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """A stack and whether it is fit to be judged. `flags`: words of a closed set, in order of name."""
+
+    stack: FocalStack
+    fit: bool
+    flags: tuple[str, ...]
+    mean_gray: float | None
+    sharpness: float | None
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EmbryoName(_Body):
+    incubator: str
+    dish: str
+    well: str
+    embryo_id: str
+
+
+class FrameBody(_Body):
+    """Which frame a reading is about. `run` is the maker's frame number; `sources` are paths below the incubator's."""
+
+    captured_at: Time | None
+    run: int | None
+    hpi: float | None
+    hpi_source: Literal["file", "config", "command", "assumed", "unknown"]
+    planes: tuple[int, ...]
+    missing_planes: tuple[int, ...]
+    sources: tuple[str, ...]
+
+
+class Blastocyst(_Body):
+    """P(blastocyst) and the age of the memory it rests on (hours; null before the first cache is committed)."""
+
+    probability: float = Field(ge=0, le=1)
+    state_age_h: float | None
+    segments_missed: int
+
+
+class Quality(_Body):
+    fit: bool
+    flags: tuple[str, ...]
+
+
+class Reading(_Body):
+    """What is told of one frame of one embryo: schema `pellucid.reading/1`.
+
+    `id` is stable: the same fact has the same id however often it is sent. `seq` counts readings, events and alerts of
+    this node without gaps; it and `boot_id` are absent from a replay, where nothing is sent.
+    """
+
+    schema_: Literal["pellucid.reading/1"] = Field(default="pellucid.reading/1", alias="schema")
+    id: str
+    seq: int | None = None
+    boot_id: str | None = None
+    occurred_at: Time | None
+    revision: int
+    supersedes: str | None
+    embryo: EmbryoName
+    frame: FrameBody
+    outcome: Outcome
+    blastocyst: Blastocyst | None
+    stage: None = None
+    day5: None = None
+    quality: Quality
+    engines: dict[str, str]
+    intended_use: str = INTENDED_USE
+
+    def body(self) -> str:
+        """The JSON text that is journalled and sent; `published_at` and `historical` are added when it is sent."""
+        absent = {name for name in ("seq", "boot_id") if getattr(self, name) is None}
+        return self.model_dump_json(by_alias=True, exclude=absent)
+
+
+def reading_id(site: str, node: str, embryo_id: str, frame_key: str, revision: int) -> str:
+    """The digest that names a reading: 32 hex digits of SHA-256 over what it is about, not over what it says."""
+    text = "\n".join((site, node, embryo_id, frame_key, str(revision)))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def elapsed_h(later: datetime, earlier: datetime) -> float:
+    return (later - earlier) / timedelta(hours=1)

@@ -1,0 +1,210 @@
+"""Which files are finished and new: a reconciling scan is the truth, watchdog only wakes it.
+
+Events overflow (python-watchdog #654), never come from NFS and SMB, and do not tell of files that were there before;
+so every look lists folders and compares sizes and times of change with what is already known. The first look is a look
+like any other. It opens no file and knows no layout.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from watchdog.events import FileClosedEvent, FileMovedEvent, FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver, ObservedWatch
+
+from monitor.vocabulary import FileSeen
+
+log = logging.getLogger(__name__)
+
+# A folder whose time of change has stood still for so long is not listed again in a quick look. Generous, because
+# some file systems keep folder times to 2 s only (FAT, SMB) and cache them for up to 60 s (NFS acdirmax).
+FOLDER_SETTLES_S = 120.0
+
+# For so long after it was handed out a file is looked at again in every quick look: a torn one may be written anew.
+# Later rewrites are the full look's: a quick look costs a listing, not one stat for each file of a whole week.
+FRESH_S = 600.0
+
+LAST_NS = 2**63 - 1  # in the year 2262: what a journal row can hold; a file may claim to be younger
+_GONE = (errno.ENOENT, errno.ENOTDIR)
+_CLOSED = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)  # lost+found of a mount, for one
+
+Stamp = tuple[int, int]  # size in bytes, time of last change in ns
+
+
+@dataclass
+class _Folder:
+    mtime_ns: int
+    changed_at: float  # when we saw that it had changed, our monotonic clock
+    listed_at: float
+    children: tuple[str, ...] = ()
+
+    @property
+    def settled(self) -> bool:
+        """It was listed once more after its time of change could no longer stand still under a change."""
+        return self.listed_at - self.changed_at > FOLDER_SETTLES_S
+
+
+class Watch:
+    """The files below one incubator's folder.
+
+    `known`: path -> (size, mtime_ns) of what the journal has already taken in. `stable_s`: how long a file must be
+    unchanged before it counts as finished (0: at once, for recorded folders).
+    """
+
+    def __init__(self, root: Path, known: Mapping[str, Stamp], stable_s: float, monotonic: Callable[[], float]) -> None:
+        self.root = root
+        self._handed: dict[str, Stamp] = dict(known)
+        self._fresh: dict[str, float] = {}  # path -> when it was handed out, oldest first
+        self._looked = False
+        self._unsettled: dict[str, tuple[Stamp, float]] = {}
+        self._waiting_in: set[str] = set()
+        self._folders: dict[str, _Folder] = {}
+        self._closed: set[str] = set()
+        self._stable_s = stable_s
+        self._monotonic = monotonic
+
+    @property
+    def unsettled(self) -> int:
+        """Files seen but not yet quiet for long enough."""
+        return len(self._unsettled)
+
+    def look(self, full: bool = False) -> list[FileSeen]:
+        """Files that are finished and were not handed out before (or have changed since), in order of path.
+
+        A quick look skips folders that have not changed for a while, and files handed out over 10 minutes ago; a full
+        one (the first always is) also finds an old file that was rewritten in place. A folder that may not be read is
+        logged and left out; it hides no other one. Raises OSError when the share is away; then nothing is handed out
+        and nothing forgotten.
+        """
+        now = self._monotonic()
+        full = full or not self._looked
+        while self._fresh and now - next(iter(self._fresh.values())) > FRESH_S:
+            del self._fresh[next(iter(self._fresh))]
+        finished: list[FileSeen] = []
+        seen: set[str] = set()
+        self._waiting_in = {path.rpartition("/")[0] for path in self._unsettled}
+        try:
+            found = list(self._walk(now, full))  # the whole walk first: a share may go away in the middle of it
+        except OSError:
+            self._folders.clear()
+            raise
+        self._looked = True
+        for path, stamp in found:
+            seen.add(path)
+            if self._handed.get(path) == stamp:
+                self._unsettled.pop(path, None)  # it is again what it was
+                continue
+            before, since = self._unsettled.get(path, (None, now))
+            if before != stamp:
+                since = now
+            if now - since >= self._stable_s and (before == stamp or self._stable_s == 0):
+                self._unsettled.pop(path, None)
+                self._handed[path] = stamp
+                self._fresh.pop(path, None)
+                self._fresh[path] = now
+                finished.append(FileSeen(path, *stamp))
+            else:
+                self._unsettled[path] = (stamp, since)
+        for gone in [path for path in self._unsettled if path not in seen]:
+            del self._unsettled[gone]  # renamed or removed before it was finished: nothing to wait for
+        return sorted(finished, key=lambda file: file.path)
+
+    def forget(self, path: str) -> None:
+        """Offer this file again at the next look (it was handed out but could not be taken in)."""
+        self._handed.pop(path, None)
+        self._folders.clear()
+
+    def _walk(self, now: float, full: bool) -> Iterator[tuple[str, Stamp]]:
+        todo = [""]
+        while todo:
+            folder = todo.pop()
+            try:
+                children, files = self._list(folder, now, full)
+            except OSError as fault:
+                self._folders.pop(folder, None)
+                if not folder or fault.errno not in (*_GONE, *_CLOSED):
+                    raise
+                if fault.errno in _CLOSED and folder not in self._closed:
+                    self._closed.add(folder)
+                    log.error("a folder cannot be read", extra={"path": _printable(folder), "fault": str(fault)})
+                continue
+            self._closed.discard(folder)
+            todo.extend(children)
+            yield from files
+
+    def _list(self, folder: str, now: float, full: bool) -> tuple[tuple[str, ...], list[tuple[str, Stamp]]]:
+        """The folders and files in a folder; no files when it is skipped because nothing has moved in it."""
+        here = self.root / folder
+        mtime_ns = here.stat().st_mtime_ns
+        last = self._folders.get(folder)
+        if last is None or last.mtime_ns != mtime_ns:
+            last = self._folders[folder] = _Folder(mtime_ns, changed_at=now, listed_at=now)
+        elif not full and last.settled and _printable(folder) not in self._waiting_in:
+            return last.children, []
+        files: list[tuple[str, Stamp]] = []
+        children: list[str] = []
+        with os.scandir(here) as entries:
+            for entry in entries:
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    children.append(path)
+                elif (full or self._is_open(path)) and (stamp := _stamp(entry)) is not None:
+                    files.append((_printable(path), stamp))
+        last.children, last.listed_at = tuple(children), now
+        return last.children, files
+
+    def _is_open(self, path: str) -> bool:
+        """Whether a file may still be new, or be written anew."""
+        return path not in self._handed or path in self._fresh or path in self._unsettled
+
+
+def _stamp(entry: os.DirEntry[str]) -> Stamp | None:
+    """Size and time of change; None for what is no file, or is gone, or is a link that leads nowhere."""
+    try:
+        facts = entry.stat()
+    except FileNotFoundError:  # renamed between listing and looking
+        return None
+    except OSError:
+        if entry.is_symlink():
+            return None
+        raise
+    return (facts.st_size, min(facts.st_mtime_ns, LAST_NS)) if stat.S_ISREG(facts.st_mode) else None
+
+
+def _printable(path: str) -> str:
+    """The path, with bytes that are no UTF-8 escaped: such a name is refused later, but its record must be writable."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+class Waker(FileSystemEventHandler):
+    """Calls `wake` when a file below one of the roots was closed or moved; whoever wakes looks for himself."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._observer: BaseObserver = Observer()
+        self._watches: dict[Path, ObservedWatch] = {}
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        self._wake()
+
+    def watch(self, root: Path) -> None:
+        """Listen below `root`. Raises OSError (share away, no inotify watches left): then only the timed scan looks."""
+        if (stale := self._watches.pop(root, None)) is not None:  # the share was away: the old watch is deaf
+            self._observer.unschedule(stale)
+        kinds: list[type[FileSystemEvent]] = [FileClosedEvent, FileMovedEvent]
+        self._watches[root] = self._observer.schedule(self, str(root), recursive=True, event_filter=kinds)
+
+    def start(self) -> None:
+        self._observer.start()
+
+    def stop(self) -> None:
+        if self._observer.is_alive():
+            self._observer.stop()
+            self._observer.join(timeout=1)

@@ -1,0 +1,123 @@
+"""The house itself: who imports whom, and that the documents name what the code has."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.house import FakeClock, new_metrics
+
+HOME = Path(__file__).resolve().parents[1]
+CONTRACT = (HOME / "deploy" / "contract.md").read_text()
+README = (HOME / "README.md").read_text()
+
+
+def imports(folder: str) -> Iterator[tuple[str, str]]:
+    """(file, module) of every import below a folder, also those inside functions."""
+    for path in sorted((HOME / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module]
+            yield from ((str(path.relative_to(HOME)), name) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("library", "home"),
+    [
+        ("onnxruntime", {"engines/onnxruntime_engine.py"}),
+        ("sqlite3", {"monitor/database.py"}),
+        ("watchdog", {"monitor/watch.py"}),
+        ("PIL", {"monitor/pictures.py"}),
+        ("paho", {"monitor/mqtt_session.py", "monitor/subscriber.py"}),
+        ("amqtt", {"monitor/broker.py"}),
+        ("prometheus_client", {*("monitor/metrics.py", "monitor/endpoints.py", "monitor/replay.py")} | {
+            "monitor/demo.py", "monitor/cli.py"
+        }),
+        ("torch", set()),
+        ("tensorrt", set()),
+        ("pycuda", set()),
+        ("training", set()),
+    ],
+)  # fmt: skip
+def test_each_library_is_imported_in_its_own_room_only(library: str, home: set[str]) -> None:
+    users = {
+        path for folder in ("monitor", "engines") for path, name in imports(folder) if name.split(".")[0] == library
+    }
+    assert users == home
+
+
+def test_training_imports_of_the_monitor_only_the_simulator_and_the_vocabulary() -> None:
+    allowed = ("monitor.simulator", "monitor.vocabulary")
+    used = {name for _, name in imports("training") if name.split(".")[0] == "monitor"}
+    assert all(name.startswith(allowed) for name in used), used
+
+
+def test_engines_know_nothing_of_the_monitor() -> None:
+    assert not {name for _, name in imports("engines") if name.split(".")[0] in ("monitor", "training")}
+
+
+def test_the_daemon_starts_without_torch_or_a_gpu_library() -> None:
+    code = "import sys, monitor.cli, monitor.daemon, monitor.node; print(sorted(sys.modules))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HOME).stdout
+    assert "'monitor.daemon'" in said
+    for library in ("torch", "tensorrt", "pycuda", "onnx", "amqtt", "training"):
+        assert f"'{library}'" not in said
+
+
+def test_every_metric_stands_in_the_contract() -> None:
+    metrics = new_metrics(FakeClock())
+    named = {family.name for family in metrics.registry.collect()}
+    stated = set(re.findall(r"`pellucid_([a-z_]+?)(?:_total|_info)?[`{]", CONTRACT))
+    assert {name.removeprefix("pellucid_") for name in named} == stated
+
+
+def test_every_flag_and_every_outcome_stands_in_the_contract() -> None:
+    from monitor.vocabulary import Outcome
+
+    source = "".join(path.read_text() for path in (HOME / "monitor").glob("*.py"))
+    flags = set(re.findall(r'flags\.add\("([a-z_]+)"\)|flags\.append\("([a-z_]+)"\)', source))
+    words = {word for pair in flags for word in pair if word} | {outcome.value for outcome in Outcome}
+    words |= {"engine_failed", "not_finite", "memory_lost", "memory_of_other_model"}
+    missing = [word for word in sorted(words) if f"`{word}`" not in CONTRACT]
+    assert not missing
+
+
+def test_every_reason_for_putting_a_file_aside_stands_in_the_contract() -> None:
+    source = "".join(path.read_text() for path in (HOME / "monitor").glob("*.py"))
+    reasons = set(re.findall(r'FrameError\(\s*"([a-z_]+)"', source))
+    assert len(reasons) > 8
+    assert not [reason for reason in sorted(reasons) if f"`{reason}`" not in CONTRACT]
+
+
+def test_every_command_and_make_target_of_the_readme_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (HOME / "Makefile").read_text(), re.MULTILINE))
+    lines = re.findall(r"^make ([a-z -]+?) *(?:#.*)?$", README, re.MULTILINE)
+    named = {target for line in lines for target in line.split()} | set(re.findall(r"`make ([a-z-]+)`", README))
+    assert {"demo", "test", "check", "bench"} <= named <= targets
+    commands = set(re.findall(r"bin/pellucid ([a-z]+)", README))
+    assert commands == {"run", "replay", "check", "simulate", "engines"}
+
+
+def test_the_bundled_models_stay_under_30_mb_and_say_what_they_are_for() -> None:
+    from engines.load import BUNDLED_MODELS, find_manifests
+    from engines.manifest import read_manifest
+
+    assert sum(path.stat().st_size for path in BUNDLED_MODELS.iterdir()) < 30e6
+    for path in find_manifests(BUNDLED_MODELS):
+        manifest = read_manifest(path)
+        assert manifest.intended_use == "research use, not validated on patients"
+        assert "virtual" in str(manifest.provenance["trained_on"])
+
+
+def test_the_example_configuration_is_one_that_runs() -> None:
+    from monitor.config import read_config
+
+    config = read_config(HOME / "deploy" / "pellucid.example.toml")
+    assert (config.mqtt.port, config.incubator[0].layout) == (1883, "generic")

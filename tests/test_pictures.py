@@ -1,0 +1,194 @@
+"""Bytes to gray planes: kinds and depths, and everything that is cut off, empty, too large or no picture."""
+
+import hashlib
+import io
+import struct
+import tracemalloc
+import zlib
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import monitor.pictures as pictures
+from monitor.errors import FrameError
+from monitor.pictures import decode_plane, read_plane
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow on damaged tags
+
+SHAPE = (40, 56)
+GRAY = np.random.default_rng(1).integers(0, 256, SHAPE).astype(np.uint8)
+SMOOTH = (np.add.outer(np.arange(SHAPE[0]), np.arange(SHAPE[1])) * 2).astype(np.uint8)
+WAYS = {
+    "jpeg": ("JPEG", {}),
+    "progressive": ("JPEG", {"progressive": True}),
+    "png": ("PNG", {}),
+    "bmp": ("BMP", {}),
+    "tiff": ("TIFF", {}),
+    "tiff-lzw": ("TIFF", {"compression": "tiff_lzw"}),
+    "tiff-deflate": ("TIFF", {"compression": "tiff_adobe_deflate"}),
+}
+
+
+def saved(picture: Image.Image, form: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+@cache
+def whole(way: str) -> bytes:
+    form, options = WAYS[way]
+    return saved(Image.fromarray(GRAY), form, **options)
+
+
+def reason(data: bytes) -> str:
+    with pytest.raises(FrameError) as fault:
+        decode_plane(data, "x")
+    return fault.value.reason
+
+
+@pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_gray_is_read_exactly_also_where_it_is_stored_as_three_colours(form, mode):
+    data = saved(Image.fromarray(GRAY).convert(mode), form)
+    assert (decode_plane(data, "x") == GRAY).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_a_jpeg_is_read_as_gray_whatever_its_colours(mode):
+    data = saved(Image.fromarray(SMOOTH).convert(mode), "JPEG", quality=95)
+    gray = decode_plane(data, "x")
+    assert gray.shape == SHAPE
+    assert gray.dtype == np.uint8
+    assert np.abs(gray.astype(int) - SMOOTH).max() < 12
+
+
+def test_transparency_is_not_light():
+    rgba = np.dstack([GRAY, GRAY, GRAY, np.zeros_like(GRAY)])
+    assert (decode_plane(saved(Image.fromarray(rgba), "PNG"), "x") == GRAY).all()
+
+
+def test_a_palette_is_looked_up():
+    picture = Image.fromarray(255 - GRAY, "P")
+    picture.putpalette([255 - value for value in range(256) for _ in range(3)])
+    assert (decode_plane(saved(picture, "PNG"), "x") == GRAY).all()
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_sixteen_bits_are_read_by_their_upper_eight(form):
+    deep = GRAY.astype(np.uint16) * 256 + 77
+    assert (decode_plane(saved(Image.fromarray(deep), form), "x") == GRAY).all()
+
+
+def test_sixteen_bits_are_read_in_either_byte_order():
+    deep = GRAY.astype(np.uint16) * 256 + 77
+    for mode, order in (("I;16", "<u2"), ("I;16B", ">u2")):
+        picture = Image.frombytes(mode, (SHAPE[1], SHAPE[0]), deep.astype(order).tobytes())
+        assert (decode_plane(saved(picture, "TIFF"), "x") == GRAY).all()
+
+
+def test_colours_that_have_no_gray_are_refused():
+    picture = Image.frombytes("LAB", (4, 4), bytes(48))
+    assert reason(saved(picture, "TIFF")) == "not_a_picture"
+
+
+@pytest.mark.parametrize("way", WAYS)
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_picture_cut_off_anywhere_is_refused_unless_not_a_pixel_is_lost(way, data):
+    cut = data.draw(st.integers(0, len(whole(way)) - 1))
+    try:
+        gray = decode_plane(whole(way)[:cut], "x")
+    except FrameError as fault:
+        assert fault.reason in ("truncated", "not_a_picture")
+    else:
+        assert (gray == decode_plane(whole(way), "x")).all()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_damaged_picture_is_read_or_refused_and_never_anything_else(way, data):
+    damaged = bytearray(whole(way))
+    for at, value in data.draw(st.lists(st.tuples(st.integers(0, len(damaged) - 1), st.integers(0, 255)), max_size=9)):
+        damaged[at] = value
+    try:
+        assert decode_plane(bytes(damaged), "x").dtype == np.uint8
+    except FrameError as fault:
+        assert fault.reason in ("truncated", "not_a_picture", "pages", "pixels")
+
+
+@pytest.mark.parametrize("way", ["jpeg", "progressive"])
+def test_a_jpeg_without_its_end_is_refused_though_every_pixel_is_there(way):
+    assert reason(whole(way)[:-2]) == "truncated"
+
+
+def test_a_jpeg_whose_tail_is_zeros_still_to_be_written_is_refused():
+    data = whole("jpeg")
+    assert reason(data[: len(data) // 2] + bytes(len(data) - len(data) // 2)) == "truncated"
+
+
+def test_the_end_of_a_thumbnail_is_not_the_end_of_the_picture():
+    data = whole("jpeg")
+    thumbnail = b"Exif\x00\x00" + whole("jpeg")
+    segment = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
+    assert reason((data[:2] + segment + data[2:])[: len(segment) + len(data) // 2]) in ("truncated", "not_a_picture")
+
+
+@pytest.mark.parametrize("data", [b"no picture\n", b"\x00" * 500, b"\xff\xd8\xff", b"GIF89a" + bytes(40), b"<svg/>"])
+def test_what_is_no_picture_of_ours_is_refused_whatever_its_name(tmp_path, data):
+    (tmp_path / "x.jpg").write_bytes(data)
+    with pytest.raises(FrameError) as fault:
+        read_plane(tmp_path / "x.jpg")
+    assert fault.value.reason == "not_a_picture"
+
+
+def png_header(width: int, height: int) -> bytes:
+    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    idat = b"IDAT" + zlib.compress(bytes(1000))
+    chunks = [struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (head, idat, b"IEND")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("size", [(50_000, 50_000), (12_000, 12_000), (4097, 4096), (1, 20_000_000)])
+def test_a_header_that_claims_too_many_pixels_is_refused_before_they_are_allocated(size):
+    tracemalloc.start()
+    try:
+        assert reason(png_header(*size)) == "pixels"
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_tiff_of_several_pages_is_refused():
+    pages = [Image.fromarray(GRAY), Image.fromarray(SMOOTH)]
+    assert reason(saved(pages[0], "TIFF", save_all=True, append_images=pages[1:])) == "pages"
+
+
+def test_the_digest_is_that_of_the_files_bytes(tmp_path):
+    path = tmp_path / "x.png"
+    path.write_bytes(whole("png"))
+    gray, digest = read_plane(path)
+    assert digest == hashlib.sha256(whole("png")).hexdigest()
+    assert (gray == GRAY).all()
+
+
+def test_an_empty_a_vanished_and_an_unreadable_file_are_named(tmp_path):
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "folder.jpg").mkdir()
+    for name, expected in (("empty.jpg", "empty"), ("gone.jpg", "vanished"), ("folder.jpg", "unreadable")):
+        with pytest.raises(FrameError) as fault:
+            read_plane(tmp_path / name)
+        assert fault.value.reason == expected
+
+
+def test_a_file_over_the_limit_is_refused_unread(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "MAX_FILE_BYTES", 100)
+    (tmp_path / "x.png").write_bytes(whole("png"))
+    with pytest.raises(FrameError) as fault:
+        read_plane(tmp_path / "x.png")
+    assert fault.value.reason == "too_large"
