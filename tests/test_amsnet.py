@@ -1,0 +1,292 @@
+"""AMSNet's streaming promises: stepping equals the clip, time goes one way, memory ends, the graph says the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+
+from torch import nn  # noqa: E402
+
+from engines.manifest import graph_path, read_manifest  # noqa: E402
+from training.amsnet import checkpoint, export  # noqa: E402
+from training.amsnet.blocks import CarriedMemory, GaussianNonLocal, ShiftedBottleneck  # noqa: E402
+from training.amsnet.model import AMSNet, AMSNetConfig  # noqa: E402
+
+pytestmark = pytest.mark.train
+
+SMALL = AMSNetConfig("small", planes=3, input_px=32)
+PAPER_SHAPED = AMSNetConfig("resnet50", planes=3, input_px=32)
+
+
+def network(config: AMSNetConfig = SMALL, seed: int = 0) -> AMSNet:
+    """Random weights with norms away from the identity, in evaluation mode."""
+    return checkpoint.with_random_weights(config, seed).model
+
+
+def clip(config: AMSNetConfig, batch: int = 2, steps: int = 5, seed: int = 1) -> torch.Tensor:
+    """Standard normal frames (B, T, P, H, W)."""
+    shape = (batch, steps, config.planes, config.input_px, config.input_px)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def stepped(
+    model: AMSNet, frames: torch.Tensor, state: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (B, T) and the last state, one step at a time."""
+    state = model.initial_state(frames.shape[0]) if state is None else state
+    logits = []
+    with torch.inference_mode():
+        for x in frames.unbind(dim=1):
+            logit, state = model.step(state, x)
+            logits.append(logit)
+    return torch.cat(logits, dim=1), state
+
+
+def whole(model: AMSNet, frames: torch.Tensor) -> torch.Tensor:
+    """Logits (B, T) of one pass over the clip."""
+    with torch.inference_mode():
+        return model(frames)
+
+
+@pytest.mark.parametrize("config", [SMALL, PAPER_SHAPED], ids=lambda config: config.backbone)
+def test_stepping_k_frames_equals_one_pass_over_k_frames(config: AMSNetConfig) -> None:
+    """The stream may not say anything else than the clip."""
+    model, frames = network(config), clip(config)
+    torch.testing.assert_close(stepped(model, frames)[0], whole(model, frames), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("planes", [1, 3, 5, 7])
+def test_every_plane_count_of_the_paper_steps_like_its_clip(planes: int) -> None:
+    """Table 1 has networks of 1, 3, 5 and 7 planes."""
+    config = AMSNetConfig("small", planes=planes, input_px=32)
+    model, frames = network(config), clip(config, steps=3)
+    torch.testing.assert_close(stepped(model, frames)[0], whole(model, frames), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("switch", ["tsm", "channel_attention", "spatial_attention"])
+def test_each_row_of_the_ablation_can_be_built_and_differs(switch: str) -> None:
+    """Switching a part off must leave a working network that is not the full one."""
+    reduced = AMSNetConfig("small", planes=3, input_px=32, **{switch: False})
+    frames = clip(SMALL, steps=3)
+    without, full = whole(network(reduced), frames), whole(network(), frames)
+    assert torch.isfinite(without).all()
+    assert not torch.allclose(without, full)
+
+
+def test_without_the_shift_there_is_no_state() -> None:
+    """The baseline of Table 1 has no memory, and every frame is judged alone."""
+    model = network(AMSNetConfig("small", planes=3, input_px=32, tsm=False))
+    frames = clip(SMALL, steps=3)
+    assert model.state_size == 0
+    torch.testing.assert_close(whole(model, frames)[:, 2:], whole(model, frames[:, 2:]), atol=1e-5, rtol=0)
+
+
+def test_the_state_starts_at_zero_and_matters() -> None:
+    """A first frame is judged with an all-zero past; another past gives another value."""
+    model, frames = network(), clip(SMALL, steps=1)
+    assert not model.initial_state(2).any()
+    other = torch.ones(2, model.state_size)
+    assert not torch.allclose(stepped(model, frames)[0], stepped(model, frames, other)[0])
+
+
+def test_a_later_frame_never_changes_an_earlier_output() -> None:
+    """The shift is one-directional: only the past is mixed in."""
+    model, frames = network(), clip(SMALL)
+    changed = frames.clone()
+    changed[:, 3:] = 9.0
+    before, after = whole(model, frames), whole(model, changed)
+    assert torch.equal(before[:, :3], after[:, :3])
+    assert not torch.allclose(before[:, 3:], after[:, 3:])
+
+
+def test_a_batch_of_n_equals_n_singles() -> None:
+    """An embryo's value does not depend on who shares its batch."""
+    model, frames = network(), clip(SMALL, batch=3)
+    together, state = stepped(model, frames)
+    alone = [stepped(model, frames[row : row + 1]) for row in range(3)]
+    torch.testing.assert_close(together, torch.cat([logits for logits, _ in alone]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(state, torch.cat([kept for _, kept in alone]), atol=1e-5, rtol=0)
+
+
+def test_a_nan_in_one_embryo_never_reaches_the_other() -> None:
+    """Rows are independent, even for a broken picture."""
+    model, frames = network(), clip(SMALL)
+    frames[0] = float("nan")
+    logits, state = stepped(model, frames)
+    assert logits[0].isnan().all() and state[0].isnan().any()
+    assert torch.isfinite(logits[1]).all() and torch.isfinite(state[1]).all()
+
+
+def test_one_eighth_of_the_branch_is_shifted_and_the_identity_is_not() -> None:
+    """The first C/8 channels into conv1 come from the memory; the rest and the identity path are this step's own."""
+    config = AMSNetConfig("resnet50", planes=1, input_px=32)
+    with torch.device("meta"):
+        shapes = AMSNet(config)
+    assert [block.shifted for block in shapes.res1] == [64 // 8, 256 // 8, 256 // 8]
+    block = ShiftedBottleneck(channels_in=64, width=16, stride=1, shifted=8).eval()
+    seen = {}
+    block.conv1.register_forward_pre_hook(lambda _, given: seen.update(branch=given[0]))
+    block.identity.register_forward_pre_hook(lambda _, given: seen.update(identity=given[0]))
+    x, past = torch.rand(2, 64, 4, 4), torch.rand(2, 8, 4, 4)
+    memory = CarriedMemory([past])
+    with torch.inference_mode():
+        block(x, memory)
+    assert torch.equal(seen["branch"][:, :8], past)
+    assert torch.equal(seen["branch"][:, 8:], x[:, 8:])
+    assert torch.equal(seen["identity"], x)
+    assert torch.equal(memory.kept[0], x[:, :8]), "the cache is the channels before the shift"
+
+
+def test_the_paper_size_state_is_8_2_mb() -> None:
+    """7 planes of 0.9 MB for Res-1, 1.9 MB for Res-2 to Res-4, per embryo in float32."""
+    with torch.device("meta"):
+        model = AMSNet(AMSNetConfig("resnet50", planes=7))
+    res1_bytes = 4 * sum(cache.size for cache in model.layout if cache.block.startswith("res1"))
+    assert res1_bytes / 7 == pytest.approx(0.903e6, rel=1e-3)
+    assert 4 * model.state_size - res1_bytes == pytest.approx(1.907e6, rel=1e-3)
+    assert 4 * model.state_size == pytest.approx(8.229e6, rel=1e-3)
+
+
+def test_the_layout_is_the_shape_of_what_the_blocks_really_keep() -> None:
+    """State sizes are computed without a forward pass; they must be the ones a forward pass fills."""
+    model = network()
+    caches = model._unpack(model.initial_state(2))
+    memory = CarriedMemory(caches)
+    with torch.inference_mode():
+        model._network(clip(SMALL, steps=1)[:, 0], memory)
+    assert [kept.shape for kept in memory.kept] == [cache.shape for cache in caches]
+    assert 4 * AMSNet(AMSNetConfig("small")).state_size == 286_336
+
+
+def test_memory_is_finite_runs_from_different_states_meet_bit_for_bit() -> None:
+    """With L shifted blocks a lost state is rebuilt by L + 1 committed frames."""
+    model = network()
+    frames = clip(SMALL, batch=1, steps=len(model.layout) + 1)
+    strange = torch.rand(1, model.state_size, generator=torch.Generator().manual_seed(3))
+    (from_zero, state_a), (from_strange, state_b) = stepped(model, frames), stepped(model, frames, strange)
+    assert not torch.equal(from_zero[:, 0], from_strange[:, 0])
+    assert torch.equal(from_zero[:, -1], from_strange[:, -1])
+    assert torch.equal(state_a, state_b)
+
+
+def test_filling_planes_after_res1_equals_filling_the_pictures() -> None:
+    """Training skips Res-1 on copies of a plane; the value must be that of really copied pictures."""
+    model, source = network(), [0, 0, 1]
+    present = clip(SMALL)[:, :, :2]  # (B, T, U, H, W)
+    with torch.inference_mode():
+        short = model(present, source)
+    torch.testing.assert_close(short, whole(model, present[:, :, source]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_the_affinity_is_float32_and_survives_big_activations(precision: torch.dtype) -> None:
+    """x_i . x_j over 256 channels of 100 is 2.56 million: beyond fp16's 65,504, no matter for float32."""
+    block = GaussianNonLocal(256, pooled_keys=False, scale=1.0).to(precision).eval()
+    block.project.norm.weight.data.fill_(1.0)
+    big = torch.full((1, 256, 4, 4), 100.0, dtype=precision)
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert block.gather(big, big, big[:, :128]).dtype == torch.float32
+    with torch.inference_mode():
+        assert torch.isfinite(block(big)).all()
+
+
+def test_a_pooled_key_block_has_a_quarter_of_the_keys() -> None:
+    """The flag changes cost and value, not shape."""
+    block = GaussianNonLocal(16, pooled_keys=True, scale=1.0).eval()
+    x = torch.rand(1, 16, 8, 8)
+    assert block.pool(x).shape == (1, 16, 4, 4)
+    assert block(x).shape == x.shape
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, checkpoint.Checkpoint]:
+    """One export of the small network at 32 px, shared by the tests that only read it."""
+    source = checkpoint.with_random_weights(SMALL, 5)
+    return export.export(source, tmp_path_factory.mktemp("models"), "tiny"), source
+
+
+def test_the_exported_graph_agrees_with_pytorch(exported: tuple[Path, checkpoint.Checkpoint]) -> None:
+    """Eight chained steps of two embryos, each runtime on its own state, within the manifest's tolerance."""
+    path, source = exported
+    agreement = export.compare(path, source.model, steps=8, batch=2)
+    assert agreement.holds, agreement
+    assert export.compare(path, source.model, steps=2, batch=3).holds, "the batch must be dynamic"
+    assert export.verify(path, source)
+
+
+def test_the_manifest_and_the_graph_name_the_same_tensors(exported: tuple[Path, checkpoint.Checkpoint]) -> None:
+    """A runtime binds by name and shape: both sides must say the same."""
+    path, source = exported
+    manifest = json.loads(path.read_text())
+    graph = onnx.load(path.with_suffix(".onnx")).graph
+    shapes = {
+        value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.output)
+    }
+    size = source.model.state_size
+    assert shapes == {"x": ["B", 3, 32, 32], "state": ["B", size], "y_blastocyst": ["B", 1], "state_next": ["B", size]}
+    assert manifest["state"]["shape"] == [size]
+    assert manifest["preprocess"]["planes_um"] == [-15, 0, 15]
+    assert manifest["state_id"] == checkpoint.state_id(source.model)
+
+
+def test_the_engines_room_reads_the_manifest(exported: tuple[Path, checkpoint.Checkpoint]) -> None:
+    """Exporter and loader have no code in common; the file between them must satisfy both."""
+    path, source = exported
+    manifest = read_manifest(path)
+    assert manifest.spec().state_id == checkpoint.state_id(source.model)
+    assert graph_path(path, manifest).exists()
+
+
+def test_the_verifier_refuses_a_tampered_graph(exported: tuple[Path, checkpoint.Checkpoint], tmp_path: Path) -> None:
+    """A changed weight fails by digest; with the digest forged too, it fails by value. Exit code 1 both times."""
+    path, source = exported
+    saved = tmp_path / "source.pt"
+    checkpoint.save(saved, source)
+    call = ["--checkpoint", str(saved), "--out", str(tmp_path), "--name", "tiny", "--verify-only"]
+    copy = tmp_path / path.name
+    copy.write_bytes(path.read_bytes())
+    graph = onnx.load(path.with_suffix(".onnx"))
+    copy.with_suffix(".onnx").write_bytes(path.with_suffix(".onnx").read_bytes())
+    assert export.main(call) == 0
+    bias = next(tensor for tensor in graph.graph.initializer if tensor.name.endswith("head.bias"))
+    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 1, bias.name))
+    forged = graph.SerializeToString()
+    copy.with_suffix(".onnx").write_bytes(forged)
+    assert export.main(call) == 1
+    manifest = json.loads(path.read_text())
+    manifest["graph"]["sha256"] = hashlib.sha256(forged).hexdigest()
+    copy.write_text(json.dumps(manifest))
+    assert export.main(call) == 1
+
+
+def test_other_weights_have_another_state_id() -> None:
+    """A state is never carried into a model it was not made by."""
+    assert checkpoint.state_id(network(seed=0)) == checkpoint.state_id(network(seed=0))
+    assert checkpoint.state_id(network(seed=0)) != checkpoint.state_id(network(seed=1))
+    taller = AMSNet(AMSNetConfig("small", planes=3, input_px=64)).eval()
+    taller.load_state_dict(network().state_dict())
+    assert checkpoint.state_id(taller) != checkpoint.state_id(network()), "same weights, another layout"
+
+
+def test_folding_the_norms_keeps_the_function() -> None:
+    """The graph has no batch norm left, and the original model is untouched."""
+    model, frames = network(), clip(SMALL)
+    folded = export.fold_norms(model)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    torch.testing.assert_close(whole(folded, frames), whole(model, frames), atol=1e-5, rtol=0)
+
+
+def test_networks_the_paper_does_not_know_are_refused_by_name() -> None:
+    """A typing error becomes a sentence, not another network."""
+    with pytest.raises(ValueError, match="planes must be"):
+        AMSNetConfig(planes=4)
+    with pytest.raises(ValueError, match="unknown backbone"):
+        AMSNetConfig("resnet5")
