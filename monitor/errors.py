@@ -3,8 +3,7 @@
 PellucidError
 |-- ConfigError    stop before starting; exit 78; the message names the key, the value, what is allowed
 |-- FrameError     count, quarantine, go on; carries the reason word that the metric and the record use
-|-- StorageError   the journal or the states cannot be trusted or written; stop, for the supervisor to restart
-`-- PublishError   keep in the outbox
+`-- StorageError   the journal or a state cannot be written: nothing has happened, try again; at the start stop
 EngineError (from `engines`)  lose this frame only, count; after several in a row exit for the supervisor to restart
 """
 
@@ -17,7 +16,6 @@ __all__ = [
     "EngineError",
     "FrameError",
     "PellucidError",
-    "PublishError",
     "StateMismatchError",
     "StorageError",
 ]
@@ -42,7 +40,3 @@ class FrameError(PellucidError):
 
 class StorageError(PellucidError):
     """The journal or a state file is damaged, of another version, or cannot be written."""
-
-
-class PublishError(PellucidError):
-    """A message could not be handed to the broker; it stays in the outbox."""

@@ -75,7 +75,7 @@ class Memory:
             elapsed = 0.0
         if elapsed is not None:  # the run's first frame may have been a lack, and one from before it come later
             elapsed = max(0.0, elapsed)
-        return Visit(observation, run, is_new, ended, prior, fate, out_of_order, elapsed, tuple(sorted(flags)))
+        return Visit(observation, run, ended, prior, fate, out_of_order, elapsed, tuple(sorted(flags)))
 
     def _run_of(
         self, place: Place, moment: Moment, time_zero: TimeZero

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
-import numpy as np
-
-from monitor.vocabulary import FocalStack, Gray, Observation
+from monitor.vocabulary import FocalStack, Observation
 
 
 @dataclass(frozen=True)
@@ -41,11 +38,4 @@ def observe(stack: FocalStack, limits: Limits = Limits()) -> Observation:
         stack=stack,
         fit=not stack.lacking and not {"dark", "blank"} & set(flags),
         flags=tuple(sorted(flags)),
-        mean_gray=float(np.mean(means)) if means else None,
-        sharpness=max((sharpness(image.gray) for image in stack.images), default=None),
     )
-
-
-def sharpness(gray: Gray) -> float:
-    """Variance of the Laplacian, (H, W) uint8 -> gray levels squared. 18 to 35 on public EmbryoScope frames."""
-    return float(cv2.Laplacian(gray, cv2.CV_64F).var())

@@ -57,7 +57,6 @@ class Visit:
 
     observation: Observation
     run: Run
-    is_new_run: bool
     ended: tuple[Run, str] | None
     prior: Reading | None
     fate: Fate

@@ -154,8 +154,6 @@ class Observation:
     stack: FocalStack
     fit: bool
     flags: tuple[str, ...]
-    mean_gray: float | None
-    sharpness: float | None
 
 
 class _Body(BaseModel):

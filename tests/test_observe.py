@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from monitor.observe import observe, sharpness
+from monitor.observe import observe
 from monitor.pictures import read_plane
 from monitor.vocabulary import FileSeen, FocalStack, Gray, Moment, Place, PlaneFile, PlaneImage
 
@@ -29,8 +29,6 @@ def level(gray: int) -> Gray:
 def test_a_good_picture_is_fit_and_has_no_flag():
     seen = observe(stack(PICTURE, PICTURE))
     assert (seen.fit, seen.flags) == (True, ())
-    assert seen.mean_gray == pytest.approx(PICTURE.mean())
-    assert seen.sharpness == sharpness(PICTURE) > 0
 
 
 @pytest.mark.parametrize("gray", [60, 200, 255])
@@ -59,9 +57,9 @@ def test_a_lacking_stack_is_not_fit():
     assert (seen.fit, seen.flags) == (False, ("lacking", "missing_planes"))
 
 
-def test_a_stack_without_pictures_has_no_numbers():
+def test_a_stack_without_pictures_is_not_fit():
     seen = observe(stack(missing_um=(0,), broken=("a.jpg",), lacking=True))
-    assert (seen.fit, seen.mean_gray, seen.sharpness) == (False, None, None)
+    assert not seen.fit
     assert seen.flags == ("broken_planes", "lacking", "missing_planes")
 
 

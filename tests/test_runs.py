@@ -48,7 +48,7 @@ def run_from(first: Moment, latest: Moment | None = None, **more) -> Run:
 
 
 def seen(moment: Moment, fit: bool = True) -> Observation:
-    return Observation(FocalStack(PLACE, moment, (), ()), fit, (), 50.0, 20.0)
+    return Observation(FocalStack(PLACE, moment, (), ()), fit, ())
 
 
 def reading(probability: float | None) -> Reading:
@@ -197,7 +197,7 @@ def test_the_fate_of_a_frame(prior, changed, fit, stepped, fate, out_of_order):
 
 
 def visit(moment: Moment, run: Run) -> Visit:
-    return Visit(seen(moment), run, False, None, None, Fate.STEP, False, 0.0, ())
+    return Visit(seen(moment), run, None, None, Fate.STEP, False, 0.0, ())
 
 
 def test_a_run_remembers_its_latest_frame_and_the_last_one_judged():
