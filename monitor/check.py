@@ -8,16 +8,16 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from engines.load import Loaded
 from monitor.config import Config, Incubator
-from monitor.errors import ConfigError, FrameError
+from monitor.errors import ConfigError
+from monitor.intake import survey
 from monitor.node import Source, check_planes, load_models, new_time_zero
-from monitor.watch import Watch
 
 LEAST_FREE_BYTES = 2 * 2**30
 
@@ -34,10 +34,10 @@ class Finding:
         return f"{self.level:<8} {self.what:<24} {self.detail}"
 
 
-def check(config: Config, load: Callable[[], Loaded] | None = None) -> Iterator[Finding]:
+def check(config: Config) -> Iterator[Finding]:
     """Every finding, as it is found."""
     try:
-        loaded = (load or (lambda: load_models(config.engines)))()
+        loaded = load_models(config.engines)
     except ConfigError as fault:
         yield Finding("error", "engine", str(fault))
     else:
@@ -96,26 +96,19 @@ def folder_findings(incubator: Incubator, folder: Path | None = None) -> Iterato
     """How the files below an incubator's folder (or another, with its layout) would be read."""
     root, what = folder or incubator.path, f"{incubator.name} folder"
     try:
-        files = Watch(root, {}, 0.0, lambda: 0.0).look()
+        planes, faults = survey(root, incubator.reader, incubator.name)
     except OSError as fault:
         yield Finding("error", what, f"{root}: {fault.strerror}")
         return
     frames: dict[tuple[object, str], set[int]] = {}
-    unread: list[FrameError] = []
-    for file in files:
-        try:
-            plane = incubator.reader.read(incubator.name, root, file)
-        except FrameError as fault:
-            unread.append(fault)
-            continue
-        if plane is not None:
-            frames.setdefault((plane.place, plane.moment.key), set()).add(plane.plane_um)
+    for plane in planes:
+        frames.setdefault((plane.place, plane.moment.key), set()).add(plane.plane_um)
     places = {place for place, _ in frames}
-    seen = sorted({plane_um for planes in frames.values() for plane_um in planes})
-    whole = sum(planes >= set(incubator.planes) for planes in frames.values())
+    seen = sorted({plane.plane_um for plane in planes})
+    whole = sum(stack >= set(incubator.planes) for stack in frames.values())
     text = f"{root}: {len(places)} embryos, {len(frames)} frames, {whole} with all planes; planes seen {seen} um"
     yield Finding("ok", what, text)
     if frames and (other := sorted(set(seen) - set(incubator.planes))):
         yield Finding("warning", what, f"planes {other} um are not declared: their files would be put aside")
-    if unread:
-        yield Finding("warning", what, f"{len(unread)} files would be put aside, the first: {unread[0].detail}")
+    if faults:
+        yield Finding("warning", what, f"{len(faults)} files would be put aside, the first: {faults[0][1].detail}")

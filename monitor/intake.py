@@ -23,6 +23,21 @@ log = logging.getLogger(__name__)
 FUTURE = timedelta(hours=24)
 
 
+def survey(root: Path, layout: Layout, incubator: str) -> tuple[list[PlaneFile], list[tuple[FileSeen, FrameError]]]:
+    """How the names below a folder read: the planes, and what would be put aside and why. Raises OSError."""
+    planes: list[PlaneFile] = []
+    faults: list[tuple[FileSeen, FrameError]] = []
+    for file in Watch(root, {}, 0.0, lambda: 0.0).look():
+        try:
+            plane = layout.read(incubator, root, file)
+        except FrameError as fault:
+            faults.append((file, fault))
+            continue
+        if plane is not None:
+            planes.append(plane)
+    return planes, faults
+
+
 class Intake:
     """The folder of one incubator. `count_quarantine` is told the reason of every file that is put aside."""
 

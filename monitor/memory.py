@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from engines.segments import SegmentMemory, SegmentPolicy
 from monitor.errors import EngineError, StateMismatchError, StorageError
 from monitor.journal import Journal
 from monitor.runs import Run, Visit, begin_run, elapsed_since_first_h, fate_of, moment_flags, owner_of
 from monitor.states import StateFiles
-from monitor.timezero import Age, TimeZero
-from monitor.vocabulary import Moment, Observation, Place, Reading
+from monitor.timezero import TimeZero
+from monitor.vocabulary import Moment, Observation, Reading
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +55,11 @@ class Memory:
         stack = observation.stack
         facts = self._incubators[stack.place.incubator]
         entry = facts.time_zero.of(stack.place)
-        run, prior, ended = self._run_of(stack.place, stack.moment, facts.time_zero)
+        runs = self._journal.runs(stack.place)
+        run, prior, ended = self._run_of(runs, stack.moment, facts.time_zero, entry)
         is_new = run is None
         if run is None:
-            starts = sum(other.first.key == stack.moment.key for other in self._journal.runs(stack.place))
+            starts = sum(other.first.key == stack.moment.key for other in runs)
             run = begin_run(stack.place, stack.moment, entry, ended and ended[1], ended and ended[0], starts)
         elif run.insemination is None and run.ended is None and entry is not None:
             run = replace(run, insemination=entry)
@@ -75,13 +77,11 @@ class Memory:
             elapsed = 0.0
         if elapsed is not None:  # the run's first frame may have been a lack, and one from before it come later
             elapsed = max(0.0, elapsed)
-        return Visit(observation, run, ended, prior, fate, out_of_order, elapsed, tuple(sorted(flags)))
+        return Visit(observation, run, ended, prior, fate, out_of_order, age, elapsed, tuple(sorted(flags)))
 
     def _run_of(
-        self, place: Place, moment: Moment, time_zero: TimeZero
+        self, runs: Sequence[Run], moment: Moment, time_zero: TimeZero, entry: datetime | None
     ) -> tuple[Run | None, Reading | None, tuple[Run, str] | None]:
-        runs = self._journal.runs(place)
-        entry = time_zero.of(place)
         for run in reversed(runs):
             # a frame number begins anew with each embryo: only a clock time names a frame for good
             same_embryo = run.ended is None and (entry is None or run.insemination in (None, entry))
@@ -140,11 +140,6 @@ class Memory:
         if memory is not None:
             self._held[embryo_id] = memory
         self._lost.pop(embryo_id, None)
-
-    def age(self, visit: Visit) -> Age:
-        """The hour of a frame."""
-        facts = self._incubators[visit.stack.place.incubator]
-        return facts.time_zero.age(visit.stack.moment, visit.run.counts_from)
 
     def forget(self, embryo_id: str) -> None:
         """The run has ended: free what is held."""

@@ -105,8 +105,7 @@ class Pipeline:
         reading = None
         if visit.fate is not Fate.NOTHING_NEW:
             lost = self._memory.lost_flag(visit.run.embryo_id) if judged is not None else None
-            age = self._memory.age(visit)
-            reading = make_reading(visit, age, judgement, self._speaker, extra_flags={lost} if lost else set())
+            reading = make_reading(visit, judgement, self._speaker, extra_flags={lost} if lost else set())
         changed = None if judged is None else judged.memory
         return Entry(
             run=after_visit(visit, stepped),

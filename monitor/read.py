@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from engines.segments import SegmentAnswer
 from monitor.runs import Fate, Visit
-from monitor.timezero import Age
 from monitor.vocabulary import Blastocyst, EmbryoName, FrameBody, Outcome, Quality, Reading, reading_id
 
 PROBABILITY_DIGITS = 6
@@ -34,13 +33,13 @@ class Speaker:
 
 
 def make_reading(
-    visit: Visit, age: Age, judgement: Judgement | None, speaker: Speaker, extra_flags: Set[str] = frozenset()
+    visit: Visit, judgement: Judgement | None, speaker: Speaker, extra_flags: Set[str] = frozenset()
 ) -> Reading:
     """One frame's reading. A revision repeats what the engines said when they judged the frame."""
     stack, prior = visit.stack, visit.prior
     repeated = prior if visit.fate is Fate.REVISE else None
     blastocyst, fault = _blastocyst(judgement)
-    frame = _frame(visit, age, repeated)
+    frame = _frame(visit, repeated)
     embryo_id = visit.run.embryo_id if prior is None else prior.embryo.embryo_id
     revision = 1 if prior is None else prior.revision + 1
     return Reading(
@@ -59,7 +58,7 @@ def make_reading(
     )
 
 
-def _frame(visit: Visit, age: Age, repeated: Reading | None) -> FrameBody:
+def _frame(visit: Visit, repeated: Reading | None) -> FrameBody:
     """What the frame was judged from; in a revision what has come since stands beside what was there before."""
     stack = visit.stack
     sources = {image.source.plane_um: image.source.file.path for image in stack.images}
@@ -69,8 +68,8 @@ def _frame(visit: Visit, age: Age, repeated: Reading | None) -> FrameBody:
     return FrameBody(
         captured_at=stack.moment.captured_at,
         run=stack.moment.run,
-        hpi=age.hpi,
-        hpi_source=age.source,
+        hpi=visit.age.hpi,
+        hpi_source=visit.age.source,
         planes=tuple(sorted(sources)),
         missing_planes=tuple(plane_um for plane_um in stack.missing_um if plane_um not in sources),
         sources=tuple(sources[plane_um] for plane_um in sorted(sources)),

@@ -17,13 +17,12 @@ from prometheus_client import CollectorRegistry
 from engines.load import Loaded
 from monitor.assemble import Assembled
 from monitor.config import Incubator
-from monitor.errors import ConfigError, FrameError
-from monitor.intake import Intake
+from monitor.errors import ConfigError
+from monitor.intake import Intake, survey
 from monitor.layouts import WORD, layout
 from monitor.metrics import Metrics
 from monitor.node import Node, Source, build_node
 from monitor.vocabulary import Clock
-from monitor.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -63,25 +62,14 @@ def sources(
 
 def planes_seen(folder: Path, layout_name: str) -> tuple[int, ...]:
     """The planes whose names the layout reads in a folder, in um. Raises ConfigError when there is none."""
-    reader = layout(layout_name)
-    planes: set[int] = set()
-    example = ""
     try:
-        files = Watch(folder, {}, 0.0, lambda: 0.0).look()
+        planes, faults = survey(folder, layout(layout_name), "source")
     except OSError as fault:
         raise ConfigError(f"source {str(folder)!r}: {fault.strerror}") from fault
-    for file in files:
-        try:
-            plane = reader.read("x", folder, file)
-        except FrameError:
-            example = example or file.path
-            continue
-        if plane is not None:
-            planes.add(plane.plane_um)
     if not planes:
-        seen = f"; there is for example {example!r}" if example else "; it holds no picture"
+        seen = f"; there is for example {faults[0][0].path!r}" if faults else "; it holds no picture"
         raise ConfigError(f"source {str(folder)!r}: no file fits layout {layout_name!r}{seen}")
-    return tuple(sorted(planes))
+    return tuple(sorted({plane.plane_um for plane in planes}))
 
 
 def replay(

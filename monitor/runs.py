@@ -61,6 +61,7 @@ class Visit:
     prior: Reading | None
     fate: Fate
     out_of_order: bool
+    age: Age
     elapsed_h: float | None  # since the run's first frame
     flags: tuple[str, ...]
 

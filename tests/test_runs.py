@@ -197,7 +197,7 @@ def test_the_fate_of_a_frame(prior, changed, fit, stepped, fate, out_of_order):
 
 
 def visit(moment: Moment, run: Run) -> Visit:
-    return Visit(seen(moment), run, None, None, Fate.STEP, False, 0.0, ())
+    return Visit(seen(moment), run, None, None, Fate.STEP, False, Age(None, "unknown"), 0.0, ())
 
 
 def test_a_run_remembers_its_latest_frame_and_the_last_one_judged():
