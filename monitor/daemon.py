@@ -9,7 +9,7 @@ import logging
 import shutil
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
@@ -23,7 +23,7 @@ from monitor.metrics import Metrics
 from monitor.node import Node, Source, build_node
 from monitor.notify import Notifier
 from monitor.publish import Publisher
-from monitor.vocabulary import Clock, Outcome, Place, Reading
+from monitor.vocabulary import Alert, Clock, Outcome, Place, Reading
 from monitor.watch import Waker
 
 log = logging.getLogger(__name__)
@@ -86,6 +86,7 @@ class Daemon:
             self.boot_id,
             clock,
             metrics,
+            config.alerts,
         )
         self.root = f"pellucid/v1/{config.site.name}/{config.site.node}"
         self.publisher = Publisher(
@@ -227,18 +228,42 @@ class Daemon:
         if not batch:
             return False
         try:
-            told = self.node.pipeline.advance([frame for _, frame in batch])
+            recorded = self.node.pipeline.advance([frame for _, frame in batch])
         except StorageError as fault:
             self._storage_failed(fault)
             return False
         for intake, frame in batch:
             intake.done(frame)
         complete_at = {frame.stack.place: frame.stack.complete_at for _, frame in batch}
-        for reading in told:
+        for reading in recorded.readings:
             embryo = reading.embryo
             self._metrics.told(reading, complete_at.get(Place(embryo.incubator, embryo.dish, embryo.well)))
+        self._say_alerts(recorded.alerts)
+        self._decide_on_engine(recorded.readings)
+        for reading in recorded.readings:
             self._say(reading)
         return True
+
+    def _decide_on_engine(self, readings: Sequence[Reading]) -> None:
+        try:
+            self._say_alerts(self.node.alarms.engine(self.node.model, readings, self._clock.now()))
+        except StorageError as fault:
+            self._storage_failed(fault)
+
+    def _say_alerts(self, alerts: Sequence[Alert]) -> None:
+        for alert in alerts:
+            log.warning(
+                "alert",
+                extra={
+                    "alert_id": alert.alert_id,
+                    "kind": alert.kind,
+                    "state": alert.state.value,
+                    "subject": alert.subject.key,
+                    "value": alert.value,
+                    "text": alert.text,
+                    "id": alert.id,
+                },
+            )
 
     def _say(self, reading: Reading) -> None:
         embryo, blastocyst = reading.embryo, reading.blastocyst
