@@ -10,7 +10,7 @@ import shutil
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import zip_longest
 
 import monitor
@@ -23,31 +23,15 @@ from monitor.metrics import Metrics
 from monitor.node import Node, Source, build_node
 from monitor.notify import Notifier
 from monitor.publish import Publisher
+from monitor.share import LOOK_EVERY_S, LOOK_SOON_S, Share
 from monitor.vocabulary import Alert, Clock, Outcome, Place, Reading
 from monitor.watch import Waker
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 5.0  # nobody needs to wake us: a share raises no events
-LOOK_SOON_S = 0.5  # while a file is half seen or a frame waits for its planes
-LOOK_GAP_S = 0.2  # between two looks, however many files move
-FULL_LOOK_EVERY_S = 900.0  # every folder, also those that have not changed for long
-SCAN_IS_FRESH_S = 60.0
 BATCH = 8  # embryos advanced in one transaction: short enough to finish when asked to stop
 ENGINE_STRIKES = 5  # frames lost to the engine in a row: a new process may do better
 STOP_GRACE_S = 1.5
-
-
-@dataclass
-class Look:
-    """When an incubator's folder was last looked over, and when it is to be looked over again (monotonic seconds)."""
-
-    last_s: float = -1e9
-    next_s: float = 0.0
-    full_s: float = 0.0
-    success_s: float | None = None
-    failures: int = 0
-    listening: bool = False
 
 
 @dataclass
@@ -56,7 +40,6 @@ class Standing:
 
     warm: bool = False
     store_open: bool = False
-    looks: dict[str, Look] = field(default_factory=dict)
 
 
 class Daemon:
@@ -101,7 +84,11 @@ class Daemon:
             observe=metrics,
         )
         self._waker = Waker(self._file_event)
-        self.standing = Standing(warm=True, store_open=True, looks={name: Look() for name in self.node.intakes})
+        self.shares = [
+            Share(intake, self.node.time_zeros[name], self._waker, metrics, clock)
+            for name, intake in self.node.intakes.items()
+        ]
+        self.standing = Standing(warm=True, store_open=True)
         self._engine_strikes = 0
         self._storage_faults = 0
         self._declare(loaded)
@@ -130,11 +117,7 @@ class Daemon:
 
     def ready(self) -> dict[str, bool]:
         """The conditions of `/readyz`."""
-        now = self._clock.monotonic()
-        fresh = {
-            f"scan_fresh_{name}": look.success_s is not None and now - look.success_s < SCAN_IS_FRESH_S
-            for name, look in self.standing.looks.items()
-        }
+        fresh = {f"scan_fresh_{share.name}": share.fresh for share in self.shares}
         return {"engines_warm": self.standing.warm, "store_open": self.standing.store_open, **fresh}
 
     # -- the loop ------------------------------------------------------------------------------------------------------
@@ -166,9 +149,9 @@ class Daemon:
         moved = self._files_moved.is_set()
         self._files_moved.clear()
         self._storage_faults = 0
-        for intake in self.node.intakes.values():
+        for share in self.shares:
             if not self._stopping.is_set():
-                self._look(intake, moved)
+                self._look(share, moved)
         worked = self._advance()
         self._publish()
         self._refresh()
@@ -176,47 +159,14 @@ class Daemon:
         if worked:
             return 0.0
         busy = not self.publisher.connected or self.publisher.inflight > 0
-        next_look_s = min(look.next_s for look in self.standing.looks.values()) - self._clock.monotonic()
+        next_look_s = min(share.next_s for share in self.shares) - self._clock.monotonic()
         return max(0.0, min(next_look_s, LOOK_SOON_S if busy else LOOK_EVERY_S))
 
-    def _look(self, intake: Intake, moved: bool) -> None:
-        now, look = self._clock.monotonic(), self.standing.looks[intake.name]
-        if moved and look.failures == 0:  # not at every event: seven planes come as fourteen of them
-            look.next_s = min(look.next_s, look.last_s + LOOK_GAP_S)
-        if now < look.next_s:
-            return
-        look.last_s = now
-        full = now >= look.full_s or look.failures > 0  # back again: what was missed is offered again at once
+    def _look(self, share: Share, moved: bool) -> None:
         try:
-            with self._metrics.scan.time():
-                self.node.time_zeros[intake.name].refresh()
-                intake.look(full)
-            self._listen(intake, look)
-        except OSError as fault:
-            look.failures, look.listening = look.failures + 1, False
-            look.next_s = now + min(60.0, 2.0 ** min(look.failures, 6))
-            self._metrics.share_reachable.labels(intake.name).set(0)
-            log.warning("a share is away", extra={"incubator": intake.name, "fault": str(fault)})
-            return
+            share.look(moved)
         except StorageError as fault:
             self._storage_failed(fault)
-            look.next_s = now + LOOK_EVERY_S
-            return
-        if full:
-            look.full_s = now + FULL_LOOK_EVERY_S
-        look.failures, look.success_s = 0, now
-        look.next_s = now + (LOOK_EVERY_S if intake.idle else LOOK_SOON_S)
-        self._metrics.share_reachable.labels(intake.name).set(1)
-        self._metrics.scan_success.labels(intake.name).set(self._clock.now().timestamp())
-
-    def _listen(self, intake: Intake, look: Look) -> None:
-        if look.listening:
-            return
-        look.listening = True
-        try:
-            self._waker.watch(intake.root)
-        except OSError as fault:  # no inotify here: the timed look still finds everything
-            log.warning("no file events, looking by time", extra={"incubator": intake.name, "fault": str(fault)})
 
     def _advance(self) -> bool:
         """Take up to a batch of frames the whole way; whether there may be more."""
