@@ -15,10 +15,9 @@ from itertools import zip_longest
 
 import monitor
 from engines.load import Loaded
-from monitor.assemble import Assembled
+from monitor.assemble import FrameName
 from monitor.config import Config
 from monitor.errors import EngineError, StorageError
-from monitor.intake import Intake
 from monitor.metrics import Metrics
 from monitor.node import Node, Source, build_node
 from monitor.notify import Notifier
@@ -59,6 +58,7 @@ class Daemon:
         self._waking = threading.Event()
         self._stopping = threading.Event()
         self._files_moved = threading.Event()
+        self._events_lost = threading.Event()
         self.boot_id = uuid.uuid4().hex[:16]
         self.node: Node = build_node(
             config.site.name,
@@ -83,9 +83,9 @@ class Daemon:
             wake=self.wake,
             observe=metrics,
         )
-        self._waker = Waker(self._file_event)
+        self._waker = Waker(self._file_event, self._overflow)
         self.shares = [
-            Share(intake, self.node.time_zeros[name], self._waker, metrics, clock)
+            Share(intake, self.node.time_zeros[name], self._waker, metrics, clock, self.wake)
             for name, intake in self.node.intakes.items()
         ]
         self.standing = Standing(warm=True, store_open=True)
@@ -113,6 +113,12 @@ class Daemon:
 
     def _file_event(self) -> None:
         self._files_moved.set()
+        self._waking.set()
+
+    def _overflow(self) -> None:
+        """The kernel dropped file events: only a full look finds what they would have told."""
+        self._metrics.watch_overflows.inc()
+        self._events_lost.set()
         self._waking.set()
 
     def ready(self) -> dict[str, bool]:
@@ -148,10 +154,12 @@ class Daemon:
         """One pass over everything. Gives the seconds until there is something to do again at the latest."""
         moved = self._files_moved.is_set()
         self._files_moved.clear()
+        lost = self._events_lost.is_set()
+        self._events_lost.clear()
         self._storage_faults = 0
         for share in self.shares:
             if not self._stopping.is_set():
-                self._look(share, moved)
+                self._look(share, moved, lost)
         worked = self._advance()
         self._publish()
         self._refresh()
@@ -162,19 +170,17 @@ class Daemon:
         next_look_s = min(share.next_s for share in self.shares) - self._clock.monotonic()
         return max(0.0, min(next_look_s, LOOK_SOON_S if busy else LOOK_EVERY_S))
 
-    def _look(self, share: Share, moved: bool) -> None:
+    def _look(self, share: Share, moved: bool, lost: bool) -> None:
         try:
-            share.look(moved)
+            share.look(moved, lost)
         except StorageError as fault:
             self._storage_failed(fault)
 
     def _advance(self) -> bool:
         """Take up to a batch of frames the whole way; whether there may be more."""
-        queues = [[(intake, name) for name in intake.due()] for intake in self.node.intakes.values()]
-        # in turn, so that one incubator's backlog does not keep another's frames waiting
-        due = [pair for turn in zip_longest(*queues) for pair in turn if pair is not None][:BATCH]
-        tried = [(intake, intake.assemble(name)) for intake, name in due]
-        batch: list[tuple[Intake, Assembled]] = [(intake, frame) for intake, frame in tried if frame is not None]
+        for share, names in self._due().items():
+            share.read(names)
+        batch = [(share.intake, frame) for share in self.shares for frame in share.frames()]
         if not batch:
             return False
         try:
@@ -214,6 +220,15 @@ class Daemon:
                     "id": alert.id,
                 },
             )
+
+    def _due(self) -> dict[Share, list[FrameName]]:
+        """A batch of frames, a frame of each share in turn: one's backlog does not keep another's frames waiting."""
+        queues = [[(share, name) for name in share.due()] for share in self.shares]
+        in_turn = [pair for turn in zip_longest(*queues) for pair in turn if pair is not None]
+        due: dict[Share, list[FrameName]] = {}
+        for share, name in in_turn[:BATCH]:
+            due.setdefault(share, []).append(name)
+        return due
 
     def _say(self, reading: Reading) -> None:
         embryo, blastocyst = reading.embryo, reading.blastocyst
@@ -257,8 +272,9 @@ class Daemon:
         metrics.outbox_messages.set(depth)
         metrics.outbox_oldest.set((now - oldest).total_seconds() if oldest else 0)
         metrics.disk_free.set(shutil.disk_usage(self._config.storage.path).free)
-        for name, count in self.node.journal.open_runs().items():
-            metrics.active_embryos.labels(name).set(count)
+        runs = self.node.journal.open_runs()
+        for name in self.node.intakes:
+            metrics.active_embryos.labels(name).set(runs.get(name, 0))
 
     def summary(self) -> str:
         """One line for the supervisor."""
