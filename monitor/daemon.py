@@ -91,6 +91,7 @@ class Daemon:
         self.standing = Standing(warm=True, store_open=True)
         self._engine_strikes = 0
         self._storage_faults = 0
+        self._storage_text = ""
         self._declare(loaded)
 
     def _declare(self, loaded: Loaded) -> None:
@@ -164,6 +165,9 @@ class Daemon:
         self._publish()
         self._refresh()
         self.standing.store_open = self._storage_faults == 0
+        if self.standing.store_open and self._storage_text:
+            self._storage_text = ""
+            log.info("storage takes what must be kept again")
         if worked:
             return 0.0
         busy = not self.publisher.connected or self.publisher.inflight > 0
@@ -260,7 +264,9 @@ class Daemon:
     def _storage_failed(self, fault: StorageError) -> None:
         self._storage_faults += 1
         self._metrics.storage_failures.inc()
-        log.error("storage does not take what must be kept; trying again", extra={"fault": str(fault)})
+        if str(fault) != self._storage_text:  # said once: a full disk takes no flood of lines
+            log.error("storage does not take what must be kept; trying again", extra={"fault": str(fault)})
+        self._storage_text = str(fault)
 
     def _refresh(self) -> None:
         metrics, now = self._metrics, self._clock.now()

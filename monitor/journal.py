@@ -88,7 +88,7 @@ class Journal:
         with self._database.transaction():
             for entry in entries:
                 if entry.ended is not None:
-                    self._end_run(*entry.ended, now)
+                    freed |= self._end_run(*entry.ended, now)
                 self._put_run(entry.run)
                 self._put_files(entry.files)
                 freed |= self._put_states(entry.run.embryo_id, entry.states)
@@ -122,10 +122,14 @@ class Journal:
             ),
         )
 
-    def _end_run(self, run: Run, reason: str, now: datetime) -> None:
+    def _end_run(self, run: Run, reason: str, now: datetime) -> set[str]:
+        """Its states go with it, since a late word of an ended run is never stepped; their digests are given."""
         self._db.execute("UPDATE run SET ended = ? WHERE embryo_id = ?", (reason, run.embryo_id))
+        freed = self._db.execute("SELECT digest FROM state WHERE embryo_id = ?", (run.embryo_id,)).fetchall()
+        self._db.execute("DELETE FROM state WHERE embryo_id = ?", (run.embryo_id,))
         if self._boot_id is not None:
             self._put_outbox("clear", reading_topic(run.place), None, True, None, now)
+        return {digest for (digest,) in freed}
 
     def _put_files(self, records: Iterable[FileRecord]) -> None:
         self._db.executemany(
@@ -286,7 +290,9 @@ class Journal:
         return None if row is None else str(row[0])
 
     def state_digests(self) -> set[str]:
-        return {digest for (digest,) in self._db.execute("SELECT digest FROM state")}
+        """Those that are still needed: an earlier version kept the rows of ended runs."""
+        rows = self._db.execute("SELECT digest FROM state JOIN run USING (embryo_id) WHERE run.ended IS NULL")
+        return {digest for (digest,) in rows}
 
     def _named(self, digest: str) -> bool:
         return self._db.execute("SELECT 1 FROM state WHERE digest = ? LIMIT 1", (digest,)).fetchone() is not None

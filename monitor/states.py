@@ -6,10 +6,13 @@ A crash between the two leaves a file that no row names; it is swept at the next
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from pathlib import Path
 
 from monitor.errors import StorageError
+
+log = logging.getLogger(__name__)
 
 
 class StateFiles:
@@ -26,9 +29,10 @@ class StateFiles:
         """Store and return the digest; on the disk for good when this returns."""
         digest = hashlib.sha256(blob).hexdigest()
         path = self._path(digest)
-        if path.exists():
-            return digest
         try:
+            if path.exists():  # perhaps from a try that failed after the renaming
+                _sync_folder(path.parent)
+                return digest
             path.parent.mkdir(exist_ok=True)
             draft = path.with_suffix(".part")
             with draft.open("wb") as file:
@@ -54,12 +58,15 @@ class StateFiles:
         return blob
 
     def drop(self, digests: set[str]) -> None:
-        """Remove files that no row names any more."""
+        """Remove files that no row names any more; what cannot be removed now is swept at the next start."""
         for digest in digests:
-            self._path(digest).unlink(missing_ok=True)
+            try:
+                self._path(digest).unlink(missing_ok=True)
+            except OSError as fault:  # the readings are told: this must not stop them
+                log.warning("a state nobody needs stays on the disk", extra={"digest": digest, "fault": str(fault)})
 
     def sweep(self, named: set[str]) -> int:
-        """Remove what a crash left behind; how many files that were."""
+        """Remove what a crash or a full disk left behind, half-written ones too; how many files that were."""
         stray = [path for path in self._folder.glob("??/*") if path.name not in named]
         for path in stray:
             path.unlink()

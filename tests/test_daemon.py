@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import shutil
 import socket
 import threading
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import monitor.states
 from engines.load import Loaded
 from engines.scripted_engine import ScriptedEngine
 from monitor.config import make_config
@@ -134,6 +137,37 @@ def test_a_disk_that_is_full_for_a_while_costs_no_frame(scene: Scene, monkeypatc
     scene.turns(3)
     assert len(scene.told) == 1
     assert scene.daemon.ready()["store_open"]
+
+
+def test_a_disk_that_takes_no_state_for_a_while_costs_no_frame_and_leaves_no_draft(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_room(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write_frame(scene.root, "1", START)
+    states = scene.daemon.node.memory._states._folder
+    with monkeypatch.context() as patch:
+        patch.setattr(monitor.states.os, "fsync", no_room)
+        scene.turns(10)
+        assert scene.told == []
+        assert not scene.daemon.ready()["store_open"]
+        assert (scene.value("storage_failures_total") or 0) > 1
+        (fault,) = [record.fault for record in caplog.records if "storage does not take" in record.message]  # once
+        assert fault.endswith("No space left on device")
+    scene.turns(3)
+    assert [reading.frame.captured_at for reading in scene.told] == [START]
+    assert scene.daemon.ready()["store_open"]
+    assert [path.suffix for path in states.glob("??/*")] == [""]
+
+
+def test_active_embryos_fall_when_runs_end(scene: Scene) -> None:
+    write_frame(scene.root, "1", START)
+    scene.turns(6)
+    assert scene.value("active_embryos", incubator="inc1") == 1
+    scene.daemon.node.journal._db.execute("UPDATE run SET ended = 'gap'")
+    scene.turns(1)
+    assert scene.value("active_embryos", incubator="inc1") == 0
 
 
 def test_an_engine_that_keeps_failing_ends_the_process_after_telling_each_frame(tmp_path: Path) -> None:

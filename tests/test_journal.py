@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sqlite3
@@ -12,12 +13,21 @@ from pathlib import Path
 
 import pytest
 
+import monitor.states
 from monitor.database import SCHEMA_VERSION, Database
 from monitor.errors import ConfigError, StorageError
 from monitor.journal import FileRecord, Journal
 from monitor.states import StateFiles
 from monitor.vocabulary import FileSeen
-from tests.house import START, FakeClock, node_over, take_all, write_frame
+from tests.house import PLANES_UM, START, FakeClock, node_over, picture, plane_path, take_all, write_frame
+
+
+def state_files(root: Path) -> set[str]:
+    return {path.name for path in (root / "store" / "states").glob("??/*")}
+
+
+def _no_room(*args: object, **more: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_the_journal_is_wal_and_synchronous_full(tmp_path: Path) -> None:
@@ -116,6 +126,178 @@ def test_a_state_whose_content_is_not_its_name_is_refused(tmp_path: Path) -> Non
     path.write_bytes(b"memorx")
     with pytest.raises(StorageError, match="damaged"):
         states.get(digest)
+
+
+def test_a_run_that_ends_frees_its_states_and_no_others(tmp_path: Path) -> None:
+    clock = FakeClock(START + timedelta(days=9))
+    node = node_over(tmp_path, clock)
+    for well in ("1", "2"):
+        for hour in (0, 7):
+            write_frame(tmp_path / "inc", well, START + timedelta(hours=hour))
+    take_all(node)
+    first, other = (node.journal.state_digest(f"inc1/D1/{well}/20260105T080000Z", node.model) for well in ("1", "2"))
+    assert first is not None and other is not None
+    assert state_files(tmp_path) == {first, other}
+    write_frame(tmp_path / "inc", "1", START + timedelta(days=3))
+    take_all(node)
+    assert node.journal.state_digest("inc1/D1/1/20260105T080000Z", node.model) is None
+    assert other in state_files(tmp_path)
+    assert first not in state_files(tmp_path)
+    assert state_files(tmp_path) == node.journal.state_digests()
+
+
+def test_a_state_that_two_embryos_share_stays_when_one_of_them_ends(tmp_path: Path) -> None:
+    clock = FakeClock(START + timedelta(days=9))
+    node = node_over(tmp_path, clock)
+    for well in ("1", "2"):
+        for hour in (0, 7):
+            at = START + timedelta(hours=hour)
+            for plane_um in PLANES_UM:
+                path = plane_path(tmp_path / "inc", well, at, plane_um)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(picture(seed=hour))
+    take_all(node)
+    ids = [f"inc1/D1/{well}/20260105T080000Z" for well in ("1", "2")]
+    shared = {node.journal.state_digest(embryo_id, node.model) for embryo_id in ids}
+    assert len(shared) == 1 and state_files(tmp_path) == shared
+    write_frame(tmp_path / "inc", "1", START + timedelta(days=3))
+    take_all(node)
+    assert shared <= state_files(tmp_path)
+    assert node.journal.state_digest(ids[1], node.model) in shared
+
+
+_KILLED = """
+import os, signal, sys
+from datetime import timedelta
+from pathlib import Path
+from monitor.states import StateFiles
+from tests.house import START, FakeClock, node_over, take_all
+put, drop = StateFiles.put, StateFiles.drop
+def die(*args):
+    os.kill(os.getpid(), signal.SIGKILL)
+root, when = Path(sys.argv[1]), sys.argv[2]
+node = node_over(root, FakeClock(START + timedelta(days=9)))
+if when == "before the files are removed":
+    StateFiles.drop = lambda self, digests: die() if digests else None
+if when == "before the transaction":
+    node.journal.commit = die
+if when == "half a state is written":
+    os.fsync = die
+take_all(node)
+print("not killed")
+"""
+
+
+@pytest.mark.parametrize("when", ["before the files are removed", "before the transaction", "half a state is written"])
+def test_a_kill_while_a_run_ends_loses_no_state_that_is_needed_and_leaves_no_other(tmp_path: Path, when: str) -> None:
+    clock = FakeClock(START + timedelta(days=9))
+    for name in ("killed", "straight"):
+        (tmp_path / name).mkdir()
+        node = node_over(tmp_path / name, clock)
+        for well in ("1", "2"):
+            for hour in (0, 7):
+                write_frame(tmp_path / name / "inc", well, START + timedelta(hours=hour))
+        take_all(node)
+        for at in (START + timedelta(days=3), START + timedelta(days=3, hours=7)):
+            write_frame(tmp_path / name / "inc", "1", at)
+        write_frame(tmp_path / name / "inc", "2", START + timedelta(hours=14))
+        if name == "straight":
+            take_all(node)
+            straight, bodies = node, list(node.journal.bodies())
+        else:
+            node.journal.close()
+    home = Path(__file__).resolve().parents[1]
+    killed = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(tmp_path / "killed"), when],
+        capture_output=True,
+        text=True,
+        cwd=home,
+        env={**os.environ, "PYTHONPATH": str(home)},
+    )
+    assert (killed.returncode, killed.stdout) == (-signal.SIGKILL, ""), killed.stderr
+    node = node_over(tmp_path / "killed", clock)
+    take_all(node)
+    assert list(node.journal.bodies()) == bodies
+    assert state_files(tmp_path / "killed") == node.journal.state_digests() == straight.journal.state_digests()
+
+
+def test_states_that_an_earlier_version_kept_for_ended_runs_are_swept_at_the_start(tmp_path: Path) -> None:
+    clock = FakeClock(START + timedelta(days=9))
+    node = node_over(tmp_path, clock)
+    for at in (START, START + timedelta(hours=7), START + timedelta(days=3), START + timedelta(days=3, hours=7)):
+        write_frame(tmp_path / "inc", "1", at)
+    take_all(node)
+    needed = node.journal.state_digests()
+    node.journal._db.execute(
+        "INSERT INTO state VALUES ('inc1/D1/1/20260105T080000Z', ?, ?)",
+        (node.model, StateFiles(tmp_path / "store" / "states").put(b"of an ended run")),
+    )
+    node.journal.close()
+    node_over(tmp_path, clock)
+    assert state_files(tmp_path) == needed and len(needed) == 1
+
+
+def test_a_journal_that_finds_no_room_refuses_by_name_takes_nothing_and_resumes(tmp_path: Path) -> None:
+    clock = FakeClock(START + timedelta(days=9))
+    node = node_over(tmp_path, clock)
+    write_frame(tmp_path / "inc", "1", START)
+    take_all(node)
+    db = node.journal._db
+    pages = db.execute("PRAGMA page_count").fetchone()[0]
+    db.execute(f"PRAGMA max_page_count = {pages}")  # SQLite itself says that the disk is full
+    for hour in range(1, 41):
+        write_frame(tmp_path / "inc", "1", START + timedelta(hours=hour))
+    with pytest.raises(StorageError, match=r"journal\.sqlite: database or disk is full"):
+        take_all(node)
+    before = list(node.journal.bodies())
+    assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    seq = max(row.row_id for row in node.journal.pending(0, 1000))
+    assert len(before) == seq == db.execute("SELECT COUNT(*) FROM outbox").fetchone()[0]
+    db.execute(f"PRAGMA max_page_count = {2**30}")
+    take_all(node)
+    assert len(list(node.journal.bodies())) == 41
+    assert [row.row_id for row in node.journal.pending(0, 1000)] == list(range(1, 42))
+    assert state_files(tmp_path) == node.journal.state_digests()
+
+
+def test_a_state_that_finds_no_room_is_refused_leaves_no_whole_looking_file_and_its_draft_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = StateFiles(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(monitor.states.os, "fsync", _no_room)
+        with pytest.raises(StorageError, match="No space left on device"):
+            states.put(b"memory")
+    (draft,) = tmp_path.glob("??/*")
+    assert draft.suffix == ".part"
+    assert states.sweep(set()) == 1
+    assert list(tmp_path.glob("??/*")) == []
+    assert states.get(states.put(b"memory")) == b"memory"
+
+
+def test_a_state_whose_folder_could_not_be_synced_is_synced_when_it_is_put_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states, synced = StateFiles(tmp_path), []
+    with monkeypatch.context() as patch:
+        patch.setattr(monitor.states, "_sync_folder", _no_room)
+        with pytest.raises(StorageError, match="No space left"):
+            states.put(b"memory")
+    monkeypatch.setattr(monitor.states, "_sync_folder", synced.append)
+    digest = states.put(b"memory")
+    assert synced == [tmp_path / digest[:2]]
+
+
+def test_a_state_that_cannot_be_removed_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    states = StateFiles(tmp_path)
+    digest = states.put(b"memory")
+    with monkeypatch.context() as patch:
+        patch.setattr(monitor.states.Path, "unlink", _no_room)
+        states.drop({digest})
+    assert "stays on the disk" in caplog.text
+    assert states.sweep(set()) == 1
 
 
 def test_a_state_nobody_names_is_swept_and_a_named_one_stays(tmp_path: Path) -> None:
