@@ -7,7 +7,7 @@ again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -24,10 +24,20 @@ FUTURE = timedelta(hours=24)
 
 
 def survey(root: Path, layout: Layout, incubator: str) -> tuple[list[PlaneFile], list[tuple[FileSeen, FrameError]]]:
-    """How the names below a folder read: the planes, and what would be put aside and why. Raises OSError."""
+    """How the names below a folder read: the files' planes (of a stack the first), and what would be put aside and why.
+
+    Raises OSError.
+    """
+    return read_names(root, layout, incubator, Watch(root, {}, 0.0, lambda: 0.0).look())
+
+
+def read_names(
+    root: Path, layout: Layout, incubator: str, files: Iterable[FileSeen]
+) -> tuple[list[PlaneFile], list[tuple[FileSeen, FrameError]]]:
+    """As `survey`, of files that were looked over before. Raises OSError."""
     planes: list[PlaneFile] = []
     faults: list[tuple[FileSeen, FrameError]] = []
-    for file in Watch(root, {}, 0.0, lambda: 0.0).look():
+    for file in files:
         try:
             plane = layout.read(incubator, root, file)
         except FrameError as fault:
@@ -36,6 +46,14 @@ def survey(root: Path, layout: Layout, incubator: str) -> tuple[list[PlaneFile],
         if plane is not None:
             planes.append(plane)
     return planes, faults
+
+
+def refuse_the_future(plane: PlaneFile, now: datetime) -> None:
+    """A clock a day or more ahead would open a run that shuts out every true frame after it. Raises FrameError."""
+    at = plane.moment.at
+    if at is not None and at - now > FUTURE:
+        whose = "dated" if plane.moment.captured_at is not None else "its file's time is"
+        raise FrameError("clock", f"{plane.file.path}: {whose} over {FUTURE} in the future")
 
 
 class Intake:
@@ -56,7 +74,7 @@ class Intake:
         count_quarantine: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self.name, self.root = name, root
-        self._layout, self._journal = layout, journal
+        self._layout, self._planes_um, self._journal = layout, planes_um, journal
         self._clock, self._count_quarantine = clock, count_quarantine
         self._unread: list[str] = []
         self.watch = Watch(root, journal.known_files(name), stable_s, clock.monotonic)
@@ -65,7 +83,7 @@ class Intake:
             planes_um,
             allowed_counts,
             deadline_s,
-            earlier=lambda place, moment: journal.frame_files(place, moment, insemination(place)),
+            earlier=lambda place, moment: journal.frame_files(place, moment, insemination(place), layout.stacked),
         )
 
     @property
@@ -98,17 +116,12 @@ class Intake:
             try:
                 plane = self._layout.read(self.name, self.root, file)
                 if plane is not None:
-                    self._refuse_the_future(plane)
-                    self.assembler.add(plane, self._clock.monotonic())
+                    refuse_the_future(plane, self._clock.now())
+                    for each in self._layout.planes_of(plane, self._planes_um):
+                        self.assembler.add(each, self._clock.monotonic())
             except FrameError as fault:
                 aside.append((file, fault))
         return aside
-
-    def _refuse_the_future(self, plane: PlaneFile) -> None:
-        """A clock a day or more ahead would open a run that shuts out every true frame after it."""
-        at = plane.moment.captured_at
-        if at is not None and at - self._clock.now() > FUTURE:
-            raise FrameError("clock", f"{plane.file.path}: dated over {FUTURE} in the future")
 
     def due(self) -> list[FrameName]:
         return self.assembler.due(self._clock.monotonic())
@@ -121,12 +134,14 @@ class Intake:
 
         What could not be read is offered again at the next full look.
         """
-        for file, fault in frame.quarantined:
+        for file, fault in frame.files_aside:
             self._tell_aside(file, fault)
-        for file, fault in frame.unread:
-            facts = {"incubator": self.name, "path": file.path, "fault": str(fault)}
-            log.warning("a plane could not be read", extra=facts)
-            self._unread.append(file.path)
+        for plane, fault in frame.unread:
+            path = plane.file.path
+            if path not in self._unread:  # a file of several planes is said once
+                facts = {"incubator": self.name, "path": path, "fault": str(fault)}
+                log.warning("a plane could not be read", extra=facts)
+                self._unread.append(path)
         self.assembler.done(frame.name)
 
     def _tell_aside(self, file: FileSeen, fault: FrameError) -> None:
