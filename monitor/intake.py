@@ -7,7 +7,7 @@ again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -21,31 +21,6 @@ from monitor.watch import Watch
 log = logging.getLogger(__name__)
 
 FUTURE = timedelta(hours=24)
-
-
-def survey(root: Path, layout: Layout, incubator: str) -> tuple[list[PlaneFile], list[tuple[FileSeen, FrameError]]]:
-    """How the names below a folder read: the files' planes (of a stack the first), and what would be put aside and why.
-
-    Raises OSError.
-    """
-    return read_names(root, layout, incubator, Watch(root, {}, 0.0, lambda: 0.0).look())
-
-
-def read_names(
-    root: Path, layout: Layout, incubator: str, files: Iterable[FileSeen]
-) -> tuple[list[PlaneFile], list[tuple[FileSeen, FrameError]]]:
-    """As `survey`, of files that were looked over before. Raises OSError."""
-    planes: list[PlaneFile] = []
-    faults: list[tuple[FileSeen, FrameError]] = []
-    for file in files:
-        try:
-            plane = layout.read(incubator, root, file)
-        except FrameError as fault:
-            faults.append((file, fault))
-            continue
-        if plane is not None:
-            planes.append(plane)
-    return planes, faults
 
 
 def refuse_the_future(plane: PlaneFile, now: datetime) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from monitor.errors import FrameError
+from monitor.tiff import TiffError, count_pages
 from monitor.vocabulary import Gray
 
 MAX_PIXELS = 4096 * 4096  # an incubator's camera gives 500 x 500 to 2,000 x 2,000
@@ -87,7 +88,7 @@ def decode_plane(data: bytes, name: str) -> Gray:
     picture = _open(data, name)
     if picture.format == "JPEG" and b"\xff\xd9" not in data[-4096:]:
         raise FrameError("truncated", f"{name}: the JPEG has no end")
-    pages = _count_pages(picture, name)
+    pages = _count_pages(picture, data, name)
     gray = _decode(picture, name)  # a damaged picture is damaged first, whatever it says of its pages
     if pages != 1:
         raise FrameError(
@@ -99,14 +100,14 @@ def decode_plane(data: bytes, name: str) -> Gray:
 def decode_pages(data: bytes, name: str, count: int) -> list[Gray | FrameError]:
     """As `read_pages`, from bytes."""
     picture = _open(data, name)
-    pages = _count_pages(picture, name)
+    pages = _count_pages(picture, data, name)
     if pages != count:
         raise FrameError(
             "pages",
             f"{name} holds {_told(pages)} pages, {count} planes are declared: "
             "`planes` must name the focal plane of each page",
         )
-    return [_decode_page(picture, name, page) for page in range(count)]
+    return [_decode_page(data, name, page) for page in range(count)]
 
 
 def kind_of(data: bytes, name: str) -> Kind:
@@ -119,7 +120,7 @@ def kind_of(data: bytes, name: str) -> Kind:
         height_px=picture.height,
         bits=_bits(picture),
         colours="gray" if gray else picture.mode,
-        pages=_count_pages(picture, name),
+        pages=_count_pages(picture, data, name),
     )
 
 
@@ -148,38 +149,31 @@ def _refuse_too_many_pixels(picture: Image.Image, name: str) -> None:
         raise FrameError("pixels", f"{name} says {picture.width} x {picture.height} px, allowed are {MAX_PIXELS} px")
 
 
-def _count_pages(picture: Image.Image, name: str) -> int:
-    """Up to MAX_PAGES + 1; the picture stands at its first page again. Raises FrameError `truncated`, `pixels`."""
+def _count_pages(picture: Image.Image, data: bytes, name: str) -> int:
+    """Up to MAX_PAGES + 1. Raises FrameError `truncated` where a TIFF does not hold all that it names."""
     if picture.format != "TIFF":
         return int(getattr(picture, "n_frames", 1))  # their headers say it
-    pages = 1
     try:
-        while pages <= MAX_PAGES:
-            picture.seek(pages)
-            pages += 1
-    except EOFError:
-        picture.seek(0)
-        return pages
-    except Image.DecompressionBombError as fault:
-        raise FrameError("pixels", f"{name}, page {pages + 1}: {fault}") from fault
-    except _DAMAGE as fault:
-        raise FrameError("truncated", f"{name}, page {pages + 1}: {fault}") from fault
-    picture.seek(0)
-    return pages
+        return count_pages(data, MAX_PAGES)
+    except TiffError as fault:
+        raise FrameError("truncated", f"{name}: {fault}") from fault
 
 
 def _told(pages: int) -> str:
     return str(pages) if pages <= MAX_PAGES else f"over {MAX_PAGES}"
 
 
-def _decode_page(picture: Image.Image, name: str, page: int) -> Gray | FrameError:
+def _decode_page(data: bytes, name: str, page: int) -> Gray | FrameError:
     where = f"{name}, page {page + 1}"
     try:
+        picture = _open(data, where)  # anew: no pixel of another page can be left in it
         picture.seek(page)
         _refuse_too_many_pixels(picture, where)
         return _decode(picture, where)
     except FrameError as fault:
         return fault
+    except Image.DecompressionBombError as fault:
+        return FrameError("pixels", f"{where}: {fault}")
     except _DAMAGE as fault:
         return FrameError("truncated", f"{where}: {fault}")
 

@@ -19,11 +19,12 @@ from engines.load import Loaded
 from monitor.assemble import Assembled
 from monitor.config import Incubator
 from monitor.errors import ConfigError, FrameError
-from monitor.intake import Intake, survey
+from monitor.intake import Intake
 from monitor.layouts import WORD, layout
 from monitor.metrics import Metrics
 from monitor.node import Node, Source, build_node
 from monitor.pictures import kind_of, read_bytes
+from monitor.survey import even_sample, look_over, read_names
 from monitor.vocabulary import Clock, PlaneFile
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ def planes_seen(folder: Path, layout_name: str) -> tuple[int, ...]:
     """
     reader = layout(layout_name)
     try:
-        planes, faults = survey(folder, reader, "source")
+        planes, faults = read_names(folder, reader, "source", look_over(folder))
     except OSError as fault:
         raise ConfigError(f"source {str(folder)!r}: {fault.strerror}") from fault
     if not planes:
@@ -84,7 +85,7 @@ def planes_seen(folder: Path, layout_name: str) -> tuple[int, ...]:
 def _planes_of_pages(folder: Path, stacks: Sequence[PlaneFile]) -> tuple[int, ...]:
     """By the number of pages most of some files have, so that a damaged one decides nothing. Raises ConfigError."""
     pages: Counter[int] = Counter()
-    for stack in stacks[:: max(1, len(stacks) // SAMPLE)]:
+    for stack in even_sample(stacks, SAMPLE):
         try:
             pages[kind_of(read_bytes(folder / stack.file.path), stack.file.path).pages] += 1
         except FrameError as fault:
