@@ -8,15 +8,16 @@ engine; whether few planes may be judged is told by `allowed_counts`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from monitor.errors import FrameError
-from monitor.pictures import read_plane
+from monitor.pictures import read_pages, read_plane
 from monitor.vocabulary import FileSeen, FocalStack, Gray, Moment, Place, PlaneFile, PlaneImage
 
 ReadPlane = Callable[[Path], tuple[Gray, str]]
+ReadPages = Callable[[Path, int], tuple[Sequence[Gray | FrameError], str]]
 FrameName = tuple[Place, str]
 
 RETRY_S = 5.0
@@ -25,13 +26,13 @@ UNREAD = ("vanished", "unreadable")  # the share's fault as likely as the file's
 
 @dataclass
 class Waiting:
-    """A frame on its way: its plane files, and which of them were tried and do not decode (with the reason)."""
+    """A frame on its way: its planes' files, and which planes were tried and do not decode (with the reason)."""
 
     place: Place
     moment: Moment
     since: float  # monotonic seconds: when its first file was handed in
     files: dict[int, PlaneFile] = field(default_factory=dict)
-    broken: dict[FileSeen, FrameError] = field(default_factory=dict)
+    broken: dict[PlaneFile, FrameError] = field(default_factory=dict)
     rivals: list[PlaneFile] = field(default_factory=list)  # a second file for a plane that is already there
     retry_at: float = 0.0  # when planes that could not be read are due to be tried again
     excused_s: float = 0.0  # of the time since: its share was away, and no plane could come
@@ -40,24 +41,43 @@ class Waiting:
 
     @property
     def name(self) -> FrameName:
-        return self.place, self.moment.key
+        return self.place, _key(self.moment)
+
+    @property
+    def dated(self) -> Moment:
+        """Its moment; where only files tell the time, that of the first of them that was written."""
+        if self.moment.file_at is None:
+            return self.moment
+        first = min(file.file.mtime_ns for file in self.files.values())
+        return replace(self.moment, file_at=FileSeen("", 0, first).mtime.replace(microsecond=0))
+
+
+def _key(moment: Moment) -> str:
+    """Names a frame among those that wait in a well: two slides may use the same numbers."""
+    return moment.key if moment.slide is None else f"{moment.slide} {moment.key}"
 
 
 @dataclass(frozen=True, eq=False)
 class Assembled:
-    """A frame that goes on: the stack, and the files quarantined on the way with their reason.
+    """A frame that goes on: the stack, and the planes quarantined on the way with their reason.
 
-    `unread`: files that could not be read at all. The frame goes on without them, but they are not put aside: when they
-    can be read again they are late planes.
+    `unread`: planes that could not be read at all. The frame goes on without them, but they are not put aside: when
+    they can be read again they are late planes.
     """
 
     stack: FocalStack
-    quarantined: tuple[tuple[FileSeen, FrameError], ...]
-    unread: tuple[tuple[FileSeen, FrameError], ...] = ()
+    quarantined: tuple[tuple[PlaneFile, FrameError], ...]
+    unread: tuple[tuple[PlaneFile, FrameError], ...] = ()
 
     @property
     def name(self) -> FrameName:
-        return self.stack.place, self.stack.moment.key
+        return self.stack.place, _key(self.stack.moment)
+
+    @property
+    def files_aside(self) -> list[tuple[FileSeen, FrameError]]:
+        """The files among them, each once for each reason, however many of its pages it spoils."""
+        aside = {(plane.file, fault.reason): fault for plane, fault in reversed(self.quarantined)}
+        return [(file, fault) for (file, _), fault in reversed(aside.items())]
 
 
 class Assembler:
@@ -75,13 +95,14 @@ class Assembler:
         deadline_s: float,
         earlier: Callable[[Place, Moment], Iterable[PlaneFile]],
         read: ReadPlane = read_plane,
+        read_pages: ReadPages = read_pages,
     ) -> None:
         self._root = root
         self._planes_um = frozenset(planes_um)
         self._allowed = frozenset(allowed_counts)
         self._deadline_s = deadline_s
         self._earlier = earlier
-        self._read = read
+        self._read, self._read_pages = read, read_pages
         self._waiting: dict[Place, dict[str, Waiting]] = {}
         self._first: dict[Place, Waiting] = {}  # kept, since an archive may hold 100,000s of frames at once
         self._told: dict[FrameName, Waiting] = {}
@@ -103,7 +124,7 @@ class Assembler:
         """Take in a finished file. Raises FrameError `plane` when the incubator does not declare its plane."""
         if file.plane_um not in self._planes_um:
             raise FrameError("plane", f"{file.file.path}: plane {file.plane_um} um, declared {sorted(self._planes_um)}")
-        frame = self._waiting.get(file.place, {}).get(file.moment.key) or self._begin(file, now)
+        frame = self._waiting.get(file.place, {}).get(_key(file.moment)) or self._begin(file, now)
         rival = frame.files.get(file.plane_um)
         if rival is not None and rival.file.path != file.file.path:
             if file not in frame.rivals:
@@ -118,9 +139,9 @@ class Assembler:
         for known in self._earlier(file.place, file.moment):
             frame.files[known.plane_um] = known
         frame.told = bool(frame.files)
-        self._waiting.setdefault(file.place, {})[file.moment.key] = frame
+        self._waiting.setdefault(file.place, {})[_key(file.moment)] = frame
         first = self._first.get(file.place)
-        if not frame.told and (first is None or frame.moment.order < first.moment.order):
+        if not frame.told and (first is None or frame.moment.rank < first.moment.rank):
             self._first[file.place] = frame
         elif frame.told:
             self._told[frame.name] = frame
@@ -134,7 +155,7 @@ class Assembler:
             if frame.place not in ready and (self._full(frame, now) or self._late(frame, now)):
                 ready[frame.place] = frame
         # who has waited longest goes first, so that an archive dropped in does not keep live frames waiting
-        in_turn = sorted(ready.values(), key=lambda frame: (frame.since, frame.moment.order, frame.place))
+        in_turn = sorted(ready.values(), key=lambda frame: (frame.since, frame.moment.rank, frame.place))
         return [frame.name for frame in in_turn]
 
     def assemble(self, name: FrameName, now: float) -> Assembled | None:
@@ -142,7 +163,7 @@ class Assembler:
         place, key = name
         frame = self._waiting[place][key]
         images = self._decode(frame)
-        current = {file.file for file in frame.files.values()}
+        current = set(frame.files.values())
         faults = {file: fault for file, fault in frame.broken.items() if file in current}
         if faults and not self._late(frame, now):
             frame.retry_at = now + RETRY_S
@@ -152,14 +173,14 @@ class Assembler:
         here = {image.source.plane_um for image in images}
         stack = FocalStack(
             frame.place,
-            frame.moment,
+            frame.dated,
             tuple(images),
             tuple(sorted(self._planes_um - here)),
-            broken=tuple(sorted(file.path for file in broken)),
+            broken=tuple(sorted({plane.file.path for plane in broken})),
             lacking=len(images) not in self._allowed,
         )
         rivals = [
-            (rival.file, FrameError("duplicate", f"{rival.file.path}: a second file for plane {rival.plane_um}"))
+            (rival, FrameError("duplicate", f"{rival.file.path}: a second file for plane {rival.plane_um}"))
             for rival in frame.rivals
         ]
         return Assembled(stack, (*broken.items(), *rivals), unread)
@@ -167,21 +188,41 @@ class Assembler:
     def _decode(self, frame: Waiting) -> list[PlaneImage]:
         """The planes that decode, ascending, and all of the size most of them have. The others are noted broken."""
         images: list[PlaneImage] = []
-        for _, file in sorted(frame.files.items()):
-            if (before := frame.broken.get(file.file)) is not None and before.reason not in UNREAD:
+        opened: dict[FileSeen, tuple[Sequence[Gray | FrameError], str] | FrameError] = {}
+        for _, plane in sorted(frame.files.items()):
+            if (before := frame.broken.get(plane)) is not None and before.reason not in UNREAD:
                 continue
-            frame.broken.pop(file.file, None)
-            try:
-                images.append(PlaneImage(file, *self._read(self._root / file.file.path)))
-            except FrameError as fault:
-                frame.broken[file.file] = fault
+            frame.broken.pop(plane, None)
+            if plane.file not in opened:
+                opened[plane.file] = self._open(plane)
+            found = opened[plane.file]
+            if isinstance(found, FrameError):
+                frame.broken[plane] = found
+                continue
+            pages, digest = found
+            gray = pages[plane.page or 0]
+            if isinstance(gray, FrameError):
+                frame.broken[plane] = gray
+            else:
+                images.append(PlaneImage(plane, gray, digest))
         sizes = Counter(image.gray.shape for image in images)
         usual = sizes.most_common(1)[0][0] if sizes else None
         for image in images:
             if image.gray.shape != usual:
-                odd = image.source.file
-                frame.broken[odd] = FrameError("size", f"{odd.path}: {image.gray.shape} px, the others {usual} px")
+                odd, path = image.source, image.source.file.path
+                frame.broken[odd] = FrameError("size", f"{path}: {image.gray.shape} px, the others {usual} px")
         return [image for image in images if image.gray.shape == usual]
+
+    def _open(self, plane: PlaneFile) -> tuple[Sequence[Gray | FrameError], str] | FrameError:
+        """What the plane's file holds, read once however many planes are in it; or why nothing of it can be used."""
+        path = self._root / plane.file.path
+        try:
+            if plane.page is not None:
+                return self._read_pages(path, len(self._planes_um))
+            gray, digest = self._read(path)
+        except FrameError as fault:
+            return fault
+        return [gray], digest
 
     def done(self, name: FrameName) -> None:
         """The frame is in the journal: let it go."""
@@ -192,14 +233,14 @@ class Assembler:
         self._first.pop(place, None)
         untold = [frame for frame in frames.values() if not frame.told]
         if untold:
-            self._first[place] = min(untold, key=lambda frame: frame.moment.order)
+            self._first[place] = min(untold, key=lambda frame: frame.moment.rank)
         if not frames:
             del self._waiting[place]
 
     def _full(self, frame: Waiting, now: float) -> bool:
-        faults = {plane: frame.broken.get(file.file) for plane, file in frame.files.items()}
+        faults = {plane_um: frame.broken.get(file) for plane_um, file in frame.files.items()}
         retry = UNREAD if now >= frame.retry_at else ()
-        whole = {plane for plane, fault in faults.items() if fault is None or fault.reason in retry}
+        whole = {plane_um for plane_um, fault in faults.items() if fault is None or fault.reason in retry}
         return whole >= self._planes_um
 
     def _late(self, frame: Waiting, now: float) -> bool:

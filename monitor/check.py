@@ -8,18 +8,37 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Literal
 
 from engines.load import Loaded
+from monitor.clock import SystemClock
 from monitor.config import Config, Incubator
 from monitor.errors import ConfigError
-from monitor.intake import survey
 from monitor.node import Source, check_planes, load_models, new_time_zero
+from monitor.runs import GAP_IN_CADENCES
+from monitor.survey import (
+    Faults,
+    Frame,
+    Pictures,
+    clock_of,
+    fitting_preset,
+    gather,
+    intervals_min,
+    look_into,
+    look_over,
+    read_names,
+)
+from monitor.vocabulary import Clock, Place, PlaneFile
 
 LEAST_FREE_BYTES = 2 * 2**30
+SHORTEST_INTERVAL_MIN = 0.5  # an incubator takes minutes to go round its wells
+_CLOCK = SystemClock()
 
 
 @dataclass(frozen=True)
@@ -92,23 +111,113 @@ def _insemination(incubator: Incubator) -> Finding:
     return Finding("ok", what, str(incubator.insemination))
 
 
-def folder_findings(incubator: Incubator, folder: Path | None = None) -> Iterator[Finding]:
+def folder_findings(incubator: Incubator, folder: Path | None = None, clock: Clock = _CLOCK) -> Iterator[Finding]:
     """How the files below an incubator's folder (or another, with its layout) would be read."""
-    root, what = folder or incubator.path, f"{incubator.name} folder"
+    root, what, reader = folder or incubator.path, f"{incubator.name} folder", incubator.reader
     try:
-        planes, faults = survey(root, incubator.reader, incubator.name)
+        seen = look_over(root)
+        files, misnamed = read_names(root, reader, incubator.name, seen)
+        fitting = fitting_preset(root, seen) if len(misnamed) > len(files) else None
     except OSError as fault:
         yield Finding("error", what, f"{root}: {fault.strerror}")
         return
-    frames: dict[tuple[object, str], set[int]] = {}
-    for plane in planes:
-        frames.setdefault((plane.place, plane.moment.key), set()).add(plane.plane_um)
-    places = {place for place, _ in frames}
-    seen = sorted({plane.plane_um for plane in planes})
-    whole = sum(stack >= set(incubator.planes) for stack in frames.values())
-    text = f"{root}: {len(places)} embryos, {len(frames)} frames, {whole} with all planes; planes seen {seen} um"
-    yield Finding("ok", what, text)
-    if frames and (other := sorted(set(seen) - set(incubator.planes))):
+    frames, unfit = gather(reader, files, incubator.planes, clock.now())
+    yield _contents(incubator, root, files, frames)
+    if fitting is not None and fitting[1] > len(files):
+        pictures = len(files) + len(misnamed)
+        text = f"layout {fitting[0]!r} would read {fitting[1]} of {pictures} pictures, {incubator.layout!r} reads"
+        yield Finding("warning", what, f"{text} {len(files)}: set layout = {fitting[0]!r}")
+    if faults := misnamed + unfit:
+        yield Finding("warning", what, f"{len(faults)} files would be put aside: {_told(faults)}")
+    yield from _undeclared(incubator, files, what)
+    yield from _slides(frames, what)
+    yield from _interval(incubator, frames)
+    if frames:
+        read = sorted({plane.file.path: plane for frame in frames for plane in frame.planes.values()}.items())
+        yield from _pictures(incubator, look_into(root, [plane for _, plane in read], len(incubator.planes)))
+
+
+def _contents(incubator: Incubator, root: Path, files: Sequence[PlaneFile], frames: Sequence[Frame]) -> Finding:
+    embryos = {(frame.place, frame.moment.slide) for frame in frames}
+    whole = sum(set(frame.planes) >= set(incubator.planes) for frame in frames)
+    text = f"{root}: {len(embryos)} embryos, {len(frames)} frames, {whole} with all planes"
+    if incubator.reader.stacked:
+        return Finding("ok", f"{incubator.name} folder", f"{text} if each file has a page for each")
+    seen = sorted({plane.plane_um for plane in files})
+    return Finding("ok", f"{incubator.name} folder", f"{text}; planes seen {seen} um")
+
+
+def _told(faults: Faults) -> str:
+    """How many for each reason, three of the files, and what is said of the first."""
+    counts = Counter(fault.reason for _, fault in faults)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+    examples = ", ".join(repr(file.path[:120]) for file, _ in faults[:3])
+    return f"{reasons}; for example {examples}; the first: {faults[0][1].detail}"
+
+
+def _undeclared(incubator: Incubator, files: Sequence[PlaneFile], what: str) -> Iterator[Finding]:
+    seen = set() if incubator.reader.stacked else {plane.plane_um for plane in files}
+    if other := sorted(seen - set(incubator.planes)):
         yield Finding("warning", what, f"planes {other} um are not declared: their files would be put aside")
-    if faults:
-        yield Finding("warning", what, f"{len(faults)} files would be put aside, the first: {faults[0][1].detail}")
+
+
+def _slides(frames: Sequence[Frame], what: str) -> Iterator[Finding]:
+    slides: dict[Place, set[str]] = {}
+    for frame in frames:
+        if frame.moment.slide is not None:
+            slides.setdefault(frame.place, set()).add(frame.moment.slide)
+    several = {place: sorted(names) for place, names in slides.items() if len(names) > 1}
+    if several:
+        place, names = min(several.items())
+        yield Finding(
+            "warning",
+            what,
+            f"{len(several)} wells hold several slides, for example {place} holds {', '.join(names)}: they are taken "
+            "for embryos one after the other; slides that fill at the same time need folders of their own",
+        )
+
+
+def _interval(incubator: Incubator, frames: Sequence[Frame]) -> Iterator[Finding]:
+    what, between = f"{incubator.name} interval", intervals_min(frames)
+    several = any(earlier.place == later.place for earlier, later in pairwise(frames))
+    if several and not between:
+        yield Finding("warning", what, "nothing tells the time between frames: hours and gaps stay unknown")
+    if not between:
+        return
+    usual = median(between)
+    clock = next(name for frame in frames if (name := clock_of(frame.moment)) is not None)
+    text = f"{usual:.1f} min between frames (median; {min(between):.1f} to {max(between):.1f}), by {clock}"
+    if usual < SHORTEST_INTERVAL_MIN:
+        remedy = "were the files copied without their times? (cp -p and rsync -t keep them)"
+        yield Finding(
+            "warning", what, f"{text}: {remedy if incubator.reader.file_clock else 'no incubator is so fast'}"
+        )
+    elif incubator.cadence_min is None:
+        yield Finding("ok", what, f"{text}; cadence_min = {usual:.0f} would flag longer waits")
+    elif usual > GAP_IN_CADENCES * incubator.cadence_min:
+        yield Finding("warning", what, f"{text}: with cadence_min = {incubator.cadence_min:g} all of them are gaps")
+    else:
+        yield Finding("ok", what, text)
+
+
+def _pictures(incubator: Incubator, found: Pictures) -> Iterator[Finding]:
+    what, looked = f"{incubator.name} pictures", f"{found.looked_into} looked into"
+    if found.kinds:
+        kinds = found.kinds.most_common()
+        many = len(kinds) > 1
+        text = "; ".join(f"{kind}{f' ({count})' if many else ''}" for kind, count in kinds[:5])
+        width_px, height_px = kinds[0][0].width_px, kinds[0][0].height_px
+        if incubator.pixel_size_um is not None:
+            wide_um = width_px * incubator.pixel_size_um
+            text += f"; a picture is {width_px} x {height_px} px, about {wide_um:.0f} um wide"
+        sizes = {(kind.width_px, kind.height_px) for kind, _ in kinds}
+        yield Finding("warning" if len(sizes) > 1 else "ok", what, f"{text}; {looked}")
+    if found.bits_used is not None and found.bits_used <= 12 < min(kind.bits for kind in found.kinds if kind.bits > 8):
+        yield Finding(
+            "warning",
+            what,
+            f"the brightest pixel needs {found.bits_used} of 16 bits, and only the upper eight are read: such pictures "
+            "are nearly black; let the incubator write 8 bits, or use all 16",
+        )
+    if found.faults:
+        yield Finding("warning", what, f"{looked}, {len(found.faults)} of them cannot be used: {_told(found.faults)}")

@@ -103,6 +103,7 @@ class Incubator(_Section):
     clock_skew_s: float = Field(
         default=0.0, ge=-4e9, le=4e9, description="how far the incubator's clock is ahead of true time"
     )
+    pixel_size_um: float | None = Field(default=None, gt=0, description="width of a pixel in the dish")
     stable_s: float = Field(default=2.0, ge=0, description="how long a file must be quiet before it is read")
     deadline_s: float = Field(default=120.0, ge=0, description="how long a frame waits for its planes")
 

@@ -17,8 +17,9 @@ SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE run (
   number INTEGER PRIMARY KEY, embryo_id TEXT NOT NULL UNIQUE, incubator TEXT NOT NULL, dish TEXT NOT NULL,
-  well TEXT NOT NULL, first TEXT NOT NULL, latest TEXT NOT NULL, first_order REAL NOT NULL, stepped_order REAL,
-  insemination TEXT, spent INTEGER NOT NULL, unconfirmed INTEGER NOT NULL, ended TEXT, latest_reading TEXT);
+  well TEXT NOT NULL, slide TEXT, first TEXT NOT NULL, latest TEXT NOT NULL, first_order REAL NOT NULL,
+  stepped_order REAL, stepped_h REAL, insemination TEXT, spent INTEGER NOT NULL, unconfirmed INTEGER NOT NULL,
+  ended TEXT, latest_reading TEXT);
 CREATE INDEX run_of_place ON run (incubator, dish, well);
 CREATE TABLE reading (
   id TEXT PRIMARY KEY, incubator TEXT NOT NULL, dish TEXT NOT NULL, well TEXT NOT NULL, embryo_id TEXT NOT NULL,
@@ -26,9 +27,9 @@ CREATE TABLE reading (
   UNIQUE (embryo_id, frame_key, revision)) WITHOUT ROWID;
 CREATE INDEX reading_of_frame ON reading (incubator, dish, well, frame_key);
 CREATE TABLE file (
-  incubator TEXT NOT NULL, path TEXT NOT NULL, size_bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 TEXT,
-  dish TEXT, well TEXT, embryo_id TEXT, frame_key TEXT, plane_um INTEGER, reason TEXT,
-  PRIMARY KEY (incubator, path)) WITHOUT ROWID;
+  incubator TEXT NOT NULL, path TEXT NOT NULL, page INTEGER NOT NULL, size_bytes INTEGER NOT NULL,
+  mtime_ns INTEGER NOT NULL, sha256 TEXT, dish TEXT, well TEXT, embryo_id TEXT, frame_key TEXT, plane_um INTEGER,
+  reason TEXT, PRIMARY KEY (incubator, path, page)) WITHOUT ROWID;
 CREATE INDEX file_of_frame ON file (incubator, dish, well, frame_key);
 CREATE TABLE state (
   embryo_id TEXT NOT NULL, model TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (embryo_id, model)) WITHOUT ROWID;

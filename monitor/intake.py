@@ -25,19 +25,12 @@ FUTURE = timedelta(hours=24)
 Found = tuple[FileSeen, PlaneFile | FrameError | None]  # None: no picture of ours
 
 
-def survey(root: Path, layout: Layout, incubator: str) -> tuple[list[PlaneFile], list[tuple[FileSeen, FrameError]]]:
-    """How the names below a folder read: the planes, and what would be put aside and why. Raises OSError."""
-    planes: list[PlaneFile] = []
-    faults: list[tuple[FileSeen, FrameError]] = []
-    for file in Watch(root, {}, 0.0, lambda: 0.0).look():
-        try:
-            plane = layout.read(incubator, root, file)
-        except FrameError as fault:
-            faults.append((file, fault))
-            continue
-        if plane is not None:
-            planes.append(plane)
-    return planes, faults
+def refuse_the_future(plane: PlaneFile, now: datetime) -> None:
+    """A clock a day or more ahead would open a run that shuts out every true frame after it. Raises FrameError."""
+    at = plane.moment.at
+    if at is not None and at - now > FUTURE:
+        whose = "dated" if plane.moment.captured_at is not None else "its file's time is"
+        raise FrameError("clock", f"{plane.file.path}: {whose} over {FUTURE} in the future")
 
 
 class Intake:
@@ -58,7 +51,7 @@ class Intake:
         count_quarantine: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self.name, self.root = name, root
-        self._layout, self._journal = layout, journal
+        self._layout, self._planes_um, self._journal = layout, planes_um, journal
         self._clock, self._count_quarantine = clock, count_quarantine
         self._unread: list[str] = []
         self.watch = Watch(root, journal.known_files(name), stable_s, clock.monotonic)
@@ -67,7 +60,7 @@ class Intake:
             planes_um,
             allowed_counts,
             deadline_s,
-            earlier=lambda place, moment: journal.frame_files(place, moment, insemination(place)),
+            earlier=lambda place, moment: journal.frame_files(place, moment, insemination(place), layout.stacked),
         )
 
     @property
@@ -116,7 +109,7 @@ class Intake:
         try:
             plane = self._layout.read(self.name, self.root, file)
             if plane is not None:
-                self._refuse_the_future(plane)
+                refuse_the_future(plane, self._clock.now())
         except FrameError as fault:
             return fault
         return plane
@@ -129,16 +122,11 @@ class Intake:
                 aside.append((file, plane))
             elif plane is not None:
                 try:
-                    self.assembler.add(plane, self._clock.monotonic())
+                    for each in self._layout.planes_of(plane, self._planes_um):
+                        self.assembler.add(each, self._clock.monotonic())
                 except FrameError as fault:
                     aside.append((file, fault))
         return aside
-
-    def _refuse_the_future(self, plane: PlaneFile) -> None:
-        """A clock a day or more ahead would open a run that shuts out every true frame after it."""
-        at = plane.moment.captured_at
-        if at is not None and at - self._clock.now() > FUTURE:
-            raise FrameError("clock", f"{plane.file.path}: dated over {FUTURE} in the future")
 
     def due(self) -> list[FrameName]:
         return self.assembler.due(self._clock.monotonic())
@@ -151,12 +139,14 @@ class Intake:
 
         What could not be read is offered again at the next full look.
         """
-        for file, fault in frame.quarantined:
+        for file, fault in frame.files_aside:
             self._tell_aside(file, fault)
-        for file, fault in frame.unread:
-            facts = {"incubator": self.name, "path": file.path, "fault": str(fault)}
-            log.warning("a plane could not be read", extra=facts)
-            self._unread.append(file.path)
+        for plane, fault in frame.unread:
+            path = plane.file.path
+            if path not in self._unread:  # a file of several planes is said once
+                facts = {"incubator": self.name, "path": path, "fault": str(fault)}
+                log.warning("a plane could not be read", extra=facts)
+                self._unread.append(path)
         self.assembler.done(frame.name)
 
     def _tell_aside(self, file: FileSeen, fault: FrameError) -> None:

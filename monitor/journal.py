@@ -22,7 +22,7 @@ from monitor.vocabulary import Alert, AlertState, FileSeen, Moment, Place, Plane
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A file that has been taken in (`sha256`) or put aside (`reason`)."""
+    """A file, or a page of one, that has been taken in (`sha256`) or put aside (`reason`)."""
 
     incubator: str
     file: FileSeen
@@ -32,6 +32,13 @@ class FileRecord:
     plane_um: int | None = None
     sha256: str | None = None
     reason: str | None = None
+    page: int | None = None
+
+    @classmethod
+    def of(cls, plane: PlaneFile, embryo_id: str, sha256: str | None = None, reason: str | None = None) -> FileRecord:
+        """Of a plane that belongs to a frame."""
+        place, key = plane.place, plane.moment.key
+        return cls(place.incubator, plane.file, place, embryo_id, key, plane.plane_um, sha256, reason, plane.page)
 
 
 @dataclass(frozen=True)
@@ -110,15 +117,15 @@ class Journal:
 
     def _put_run(self, run: Run) -> None:
         self._db.execute(
-            "INSERT INTO run (embryo_id, incubator, dish, well, first, latest, first_order, stepped_order, "
-            "insemination, spent, unconfirmed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "INSERT INTO run (embryo_id, incubator, dish, well, slide, first, latest, first_order, stepped_order, "
+            "stepped_h, insemination, spent, unconfirmed, ended) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (embryo_id) DO UPDATE SET latest = excluded.latest, "
-            "stepped_order = excluded.stepped_order, insemination = excluded.insemination, "
-            "spent = excluded.spent, unconfirmed = excluded.unconfirmed",
+            "stepped_order = excluded.stepped_order, stepped_h = excluded.stepped_h, "
+            "insemination = excluded.insemination, spent = excluded.spent, unconfirmed = excluded.unconfirmed",
             (
-                *(run.embryo_id, run.place.incubator, run.place.dish, run.place.well),
-                *(_dump(run.first), _dump(run.latest), run.first.order, run.stepped_order),
-                *(run.insemination and run.insemination.isoformat(), run.spent, run.unconfirmed),
+                *(run.embryo_id, run.place.incubator, run.place.dish, run.place.well, run.first.slide),
+                *(_dump(run.first), _dump(run.latest), run.first.order, run.stepped_order, run.stepped_h),
+                *(run.insemination and run.insemination.isoformat(), run.spent, run.unconfirmed, run.ended),
             ),
         )
 
@@ -132,11 +139,18 @@ class Journal:
         return {digest for (digest,) in freed}
 
     def _put_files(self, records: Iterable[FileRecord]) -> None:
+        """A row for each page (0 where the file is the plane); of an older version of the file no page is left."""
+        records = tuple(records)
         self._db.executemany(
-            "INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "DELETE FROM file WHERE incubator = ? AND path = ? AND (size_bytes, mtime_ns) != (?, ?)",
+            {(record.incubator, record.file.path, record.file.size_bytes, record.file.mtime_ns) for record in records},
+        )
+        self._db.executemany(
+            "INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 (
-                    *(record.incubator, record.file.path, record.file.size_bytes, record.file.mtime_ns, record.sha256),
+                    *(record.incubator, record.file.path, record.page or 0),
+                    *(record.file.size_bytes, record.file.mtime_ns, record.sha256),
                     *((record.place.dish, record.place.well) if record.place else (None, None)),
                     *(record.embryo_id, record.frame_key, record.plane_um, record.reason),
                 )
@@ -220,36 +234,39 @@ class Journal:
         )
         return {path: (size, mtime_ns) for path, size, mtime_ns in rows}
 
-    def frame_files(self, place: Place, moment: Moment, entry: datetime | None) -> dict[PlaneFile, str]:
-        """The files a frame was judged from -> their SHA-256.
+    def frame_files(
+        self, place: Place, moment: Moment, entry: datetime | None, stacked: bool = False
+    ) -> dict[PlaneFile, str]:
+        """The files a frame was judged from -> their SHA-256; `stacked`: each is a page of its file.
 
         A frame number begins anew with each embryo in a well, so it names a frame of the open run only, and only while
-        the well's insemination entry is the run's; a clock time names one for good.
+        the well's insemination entry is the run's; a clock time, and a number within a slide, name one for good.
         """
         rows = self._db.execute(
-            "SELECT path, size_bytes, mtime_ns, plane_um, sha256 FROM file JOIN run USING (embryo_id) "
+            "SELECT path, size_bytes, mtime_ns, plane_um, sha256, page FROM file JOIN run USING (embryo_id) "
             "WHERE file.incubator = :incubator AND file.dish = :dish AND file.well = :well AND frame_key = :key "
-            "AND reason IS NULL "
-            "AND (:clock OR (run.ended IS NULL AND COALESCE(run.insemination = :entry, TRUE))) ORDER BY plane_um",
+            "AND reason IS NULL AND run.slide IS :slide AND "
+            "(:lasting OR (run.ended IS NULL AND COALESCE(run.insemination = :entry, TRUE))) ORDER BY plane_um",
             {
                 "incubator": place.incubator,
                 "dish": place.dish,
                 "well": place.well,
                 "key": moment.key,
-                "clock": moment.captured_at is not None,
+                "slide": moment.slide,
+                "lasting": moment.captured_at is not None or moment.slide is not None,
                 "entry": entry and entry.isoformat(),
             },
         )
         return {
-            PlaneFile(place, moment, plane_um, FileSeen(path, size, mtime_ns)): sha256
-            for path, size, mtime_ns, plane_um, sha256 in rows
+            PlaneFile(place, moment, plane_um, FileSeen(path, size, mtime_ns), page if stacked else None): sha256
+            for path, size, mtime_ns, plane_um, sha256, page in rows
         }
 
     def runs(self, place: Place) -> list[Run]:
         """The runs in a well, oldest first."""
         rows = self._db.execute(
-            "SELECT embryo_id, first, latest, stepped_order, insemination, spent, unconfirmed, ended FROM run "
-            "WHERE incubator = ? AND dish = ? AND well = ? ORDER BY number",
+            "SELECT embryo_id, first, latest, stepped_order, stepped_h, insemination, spent, unconfirmed, ended "
+            "FROM run WHERE incubator = ? AND dish = ? AND well = ? ORDER BY number",
             (place.incubator, place.dish, place.well),
         )
         return [
@@ -259,12 +276,13 @@ class Journal:
                 first=_load(first),
                 latest=_load(latest),
                 stepped_order=stepped_order,
+                stepped_h=stepped_h,
                 insemination=insemination and datetime.fromisoformat(insemination),
                 spent=bool(spent),
                 unconfirmed=bool(unconfirmed),
                 ended=ended,
             )
-            for embryo_id, first, latest, stepped_order, insemination, spent, unconfirmed, ended in rows
+            for embryo_id, first, latest, stepped_order, stepped_h, insemination, spent, unconfirmed, ended in rows
         ]
 
     def latest_reading(self, embryo_id: str, frame_key: str) -> Reading | None:
@@ -279,7 +297,7 @@ class Journal:
         """Every reading's JSON text: per embryo, in order of frame and revision."""
         rows = self._db.execute(
             "SELECT r.body FROM reading r JOIN run ON run.embryo_id = r.embryo_id "
-            "ORDER BY r.incubator, r.dish, r.well, run.first_order, r.frame_order, r.revision"
+            "ORDER BY r.incubator, r.dish, r.well, run.slide, run.first_order, run.number, r.frame_order, r.revision"
         )
         return (body for (body,) in rows)
 
@@ -354,10 +372,10 @@ def reading_topic(place: Place) -> str:
 
 
 def _dump(moment: Moment) -> str:
-    at = None if moment.captured_at is None else moment.captured_at.isoformat()
-    return json.dumps([at, moment.run, moment.hours])
+    at, file_at = (time and time.isoformat() for time in (moment.captured_at, moment.file_at))
+    return json.dumps([at, moment.run, moment.hours, moment.slide, file_at])
 
 
 def _load(text: str) -> Moment:
-    at, run, hours = json.loads(text)
-    return Moment(None if at is None else datetime.fromisoformat(at), run, hours)
+    at, run, hours, slide, file_at = json.loads(text)
+    return Moment(at and datetime.fromisoformat(at), run, hours, slide, file_at and datetime.fromisoformat(file_at))

@@ -1,7 +1,8 @@
 """How one maker's files are named: a path below the incubator's folder -> embryo, plane, moment. Presets and patterns.
 
-It reads names (and, for the public Nantes set, the time file beside the pictures); it opens no picture. A name that
-fits no pattern, or whose words could not stand in an MQTT topic, is refused by a FrameError with the reason `name`.
+It reads names (and, for the public Nantes set, the time file beside the pictures; where names hold no clock, the file's
+own time); it opens no picture. A name that fits no pattern, or whose words could not stand in an MQTT topic, is refused
+by a FrameError with the reason `name`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class Layout:
     """A pattern and what its groups leave open.
 
     Groups: `dish` and `plane` or nothing (then 0 um), `well` or nothing (then 1), `captured_at` or `run` or neither
-    (one moment for each embryo). `ignored` names files that belong to the set but are no frames.
+    (one moment for each embryo), `slide` (what frame numbers count within) or nothing. `ignored` names files that
+    belong to the set but are no frames. `stacked`: a file holds all planes, a page each. `file_clock`: the file's time
+    tells when the frame was taken.
     """
 
     name: str
@@ -43,9 +46,14 @@ class Layout:
     ignored: re.Pattern[str] | None = None
     hours_file: HoursFile | None = None
     assumed_hpi: float | None = None
+    stacked: bool = False
+    file_clock: bool = False
 
     def read(self, incubator: str, root: Path, file: FileSeen) -> PlaneFile | None:
-        """The plane this file is, None when it is no picture of ours. Raises FrameError with the reason `name`."""
+        """The plane this file is (of a stack: its first page), None when it is no picture of ours.
+
+        Raises FrameError with the reason `name`.
+        """
         hidden = any(part.startswith(".") and part not in (".", "..") for part in file.path.split("/"))
         if hidden or not file.path.lower().endswith(PICTURES):  # hidden folders: snapshots, a desktop's trash
             return None
@@ -59,7 +67,15 @@ class Layout:
         moment = _moment(groups)
         if self.hours_file is not None and moment.run is not None:
             moment = replace(moment, hours=self.hours_file(root, place.dish).get(moment.run))
-        return PlaneFile(place, moment, _number(groups.get("plane") or "0"), file)
+        if self.file_clock:
+            moment = replace(moment, file_at=file.mtime.replace(microsecond=0))
+        return PlaneFile(place, moment, _number(groups.get("plane") or "0"), file, page=0 if self.stacked else None)
+
+    def planes_of(self, file: PlaneFile, planes_um: tuple[int, ...]) -> list[PlaneFile]:
+        """The planes in a file that was read: itself, or a page for each declared plane in ascending order."""
+        if not self.stacked:
+            return [file]
+        return [replace(file, plane_um=plane_um, page=page) for page, plane_um in enumerate(sorted(planes_um))]
 
 
 def _word(text: str) -> str:
@@ -85,7 +101,7 @@ def _moment(groups: dict[str, str | None]) -> Moment:
                 return Moment(captured_at=moment)
         raise FrameError("name", f"{stamp[:80]!r} is not a time like 20260131T061000Z")
     run = groups.get("run")
-    return Moment(run=None if run is None else _number(run))
+    return Moment(run=None if run is None else _number(run), slide=groups.get("slide"))
 
 
 @lru_cache(maxsize=1024)
@@ -123,6 +139,8 @@ def nantes_hours(root: Path, video: str) -> dict[int, float]:
 
 
 _TIME = r"(?P<captured_at>\d{8}T\d{6}Z)"
+# an EmbryoScope's export; date, slide and instrument name the dish, whatever the folder is called
+_SLIDE = r"(?P<slide>D\d{4}\.\d\d\.\d\d_S\d{1,9}_I\d{1,9})(?:_P)?"
 PRESETS = {
     "generic": Layout(
         "generic", re.compile(rf"(?P<dish>[^/]+)/(?P<well>[^/]+)/{_TIME}_F(?P<plane>-?\d{{1,3}}){_PICTURE}", re.ASCII)
@@ -137,6 +155,19 @@ PRESETS = {
         ),
         ignored=re.compile(r"embryo_dataset(?:_F-?\d+)?/[^/]+/F0/"),
         hours_file=nantes_hours,
+    ),
+    # a folder `<slide>-<n>` that holds WELL<n> is that well of that slide; any other folder is a dish with its wells
+    "embryoscope": Layout(
+        "embryoscope",
+        re.compile(
+            r"(?P<dish>[^/]+?)(?:-(?P<same>\d{1,9})(?=/.*_WELL(?P=same)_))?/F(?P<plane>-?\d{1,3})/"
+            rf"{_SLIDE}_WELL(?P<well>\d{{1,9}})_RUN(?P<run>\d+){_PICTURE}",
+            re.ASCII,
+        ),
+        file_clock=True,
+    ),
+    "tiff-stack": Layout(
+        "tiff-stack", re.compile(rf"(?P<dish>[^/]+)/(?P<well>[^/]+)/{_TIME}\.(?i:tiff?)", re.ASCII), stacked=True
     ),
     "single-moment": Layout(
         "single-moment",

@@ -14,7 +14,7 @@ from datetime import datetime
 from engines.segments import SegmentMemory, SegmentPolicy
 from monitor.errors import EngineError, StateMismatchError, StorageError
 from monitor.journal import Journal
-from monitor.runs import Run, Visit, begin_run, elapsed_since_first_h, fate_of, moment_flags, owner_of
+from monitor.runs import Run, Visit, begin_run, elapsed_since_first_h, fate_of, is_of_the_past, moment_flags, owner_of
 from monitor.states import StateFiles
 from monitor.timezero import TimeZero
 from monitor.vocabulary import Moment, Observation, Reading
@@ -57,10 +57,15 @@ class Memory:
         entry = facts.time_zero.of(stack.place)
         runs = self._journal.runs(stack.place)
         run, prior, ended = self._run_of(runs, stack.moment, facts.time_zero, entry)
+        if prior is not None and stack.moment.file_at is not None:  # what was told stays, whoever touched the files
+            stack = replace(stack, moment=replace(stack.moment, file_at=prior.frame.captured_at))
+            observation = replace(observation, stack=stack)
         is_new = run is None
         if run is None:
             starts = sum(other.first.key == stack.moment.key for other in runs)
             run = begin_run(stack.place, stack.moment, entry, ended and ended[1], ended and ended[0], starts)
+            if ended is not None and is_of_the_past(stack.moment, ended[0]):
+                run, ended = replace(run, ended="slide_before"), None
         elif run.insemination is None and run.ended is None and entry is not None:
             run = replace(run, insemination=entry)
         age = facts.time_zero.age(stack.moment, run.counts_from)
@@ -75,17 +80,18 @@ class Memory:
         elapsed = elapsed_since_first_h(stack.moment, run.first)
         if elapsed is None and is_new:
             elapsed = 0.0
-        if elapsed is not None:  # the run's first frame may have been a lack, and one from before it come later
-            elapsed = max(0.0, elapsed)
+        if elapsed is not None:  # the first frame may have been a lack, and one from before it come later;
+            elapsed = max(0.0, run.stepped_h or 0.0, elapsed)  # and files that were copied may be dated back
         return Visit(observation, run, ended, prior, fate, out_of_order, age, elapsed, tuple(sorted(flags)))
 
     def _run_of(
         self, runs: Sequence[Run], moment: Moment, time_zero: TimeZero, entry: datetime | None
     ) -> tuple[Run | None, Reading | None, tuple[Run, str] | None]:
         for run in reversed(runs):
-            # a frame number begins anew with each embryo: only a clock time names a frame for good
+            # a frame number begins anew with each embryo: only a clock time, or a slide, names a frame for good
             same_embryo = run.ended is None and (entry is None or run.insemination in (None, entry))
-            if same_embryo or moment.captured_at is not None:
+            lasting = moment.captured_at is not None or moment.slide is not None
+            if run.first.slide == moment.slide and (same_embryo or lasting):
                 prior = self._journal.latest_reading(run.embryo_id, moment.key)
                 if prior is not None:
                     return run, prior, None

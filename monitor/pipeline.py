@@ -113,7 +113,7 @@ class Pipeline:
             run=after_visit(visit, stepped),
             ended=visit.ended,
             reading=reading,
-            moment=frame.stack.moment,
+            moment=visit.stack.moment,
             files=_records(frame, visit.run.embryo_id),
             states={} if changed is None else {self._model: self._memory.save(changed)},
             complete_at=frame.stack.complete_at,
@@ -128,18 +128,8 @@ class Pipeline:
 
 
 def _records(frame: Assembled, embryo_id: str) -> tuple[FileRecord, ...]:
-    stack = frame.stack
-    place, key = stack.place, stack.moment.key
-    taken = [
-        FileRecord(
-            place.incubator, image.source.file, place, embryo_id, key, image.source.plane_um, sha256=image.digest
-        )
-        for image in stack.images
-    ]
-    aside = [
-        FileRecord(place.incubator, file, place, embryo_id, key, reason=fault.reason)
-        for file, fault in frame.quarantined
-    ]
+    taken = [FileRecord.of(image.source, embryo_id, sha256=image.digest) for image in frame.stack.images]
+    aside = [FileRecord.of(plane, embryo_id, reason=fault.reason) for plane, fault in frame.quarantined]
     return (*taken, *aside)
 
 

@@ -44,7 +44,7 @@ def make_reading(
     revision = 1 if prior is None else prior.revision + 1
     return Reading(
         id=reading_id(speaker.site, speaker.node, embryo_id, stack.moment.key, revision),
-        occurred_at=stack.moment.captured_at,
+        occurred_at=stack.moment.at,
         revision=revision,
         supersedes=None if prior is None else prior.id,
         embryo=EmbryoName(
@@ -66,7 +66,7 @@ def _frame(visit: Visit, repeated: Reading | None) -> FrameBody:
         before = dict(zip(repeated.frame.planes, repeated.frame.sources, strict=True))
         sources = before | sources
     return FrameBody(
-        captured_at=stack.moment.captured_at,
+        captured_at=stack.moment.at,
         run=stack.moment.run,
         hpi=visit.age.hpi,
         hpi_source=visit.age.source,

@@ -8,6 +8,7 @@ frames with the same models give the same bytes.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,16 +20,19 @@ from engines.load import Loaded
 from monitor.alert_rules import DEFAULTS, Alerts
 from monitor.assemble import Assembled
 from monitor.config import Incubator
-from monitor.errors import ConfigError
-from monitor.intake import Intake, survey
+from monitor.errors import ConfigError, FrameError
+from monitor.intake import Intake
 from monitor.layouts import WORD, layout
 from monitor.metrics import Metrics
 from monitor.node import Node, Source, build_node
-from monitor.vocabulary import Clock
+from monitor.pictures import kind_of, read_bytes
+from monitor.survey import even_sample, look_over, read_names
+from monitor.vocabulary import Clock, PlaneFile
 
 log = logging.getLogger(__name__)
 
 BATCH = 16
+SAMPLE = 20  # files whose pages are counted
 Progress = Callable[[int, int], None]
 
 
@@ -64,15 +68,43 @@ def sources(
 
 
 def planes_seen(folder: Path, layout_name: str) -> tuple[int, ...]:
-    """The planes whose names the layout reads in a folder, in um. Raises ConfigError when there is none."""
+    """The planes of a folder in um: those in its files' names; of stacks, the usual seven or the only one.
+
+    Raises ConfigError when there is none, or when nobody can know which planes the pages of a stack are.
+    """
+    reader = layout(layout_name)
     try:
-        planes, faults = survey(folder, layout(layout_name), "source")
+        planes, faults = read_names(folder, reader, "source", look_over(folder))
     except OSError as fault:
         raise ConfigError(f"source {str(folder)!r}: {fault.strerror}") from fault
     if not planes:
         seen = f"; there is for example {faults[0][0].path!r}" if faults else "; it holds no picture"
         raise ConfigError(f"source {str(folder)!r}: no file fits layout {layout_name!r}{seen}")
+    if reader.stacked:
+        return _planes_of_pages(folder, planes)
     return tuple(sorted({plane.plane_um for plane in planes}))
+
+
+def _planes_of_pages(folder: Path, stacks: Sequence[PlaneFile]) -> tuple[int, ...]:
+    """By the number of pages most of some files have, so that a damaged one decides nothing. Raises ConfigError."""
+    pages: Counter[int] = Counter()
+    for stack in even_sample(stacks, SAMPLE):
+        try:
+            pages[kind_of(read_bytes(folder / stack.file.path), stack.file.path).pages] += 1
+        except FrameError as fault:
+            log.warning("a stack is not counted", extra={"path": stack.file.path, "fault": str(fault)})
+    if not pages:
+        raise ConfigError(
+            f"source {str(folder)!r}: no page of its files can be read; give --planes to replay it anyhow"
+        )
+    count = pages.most_common(1)[0][0]
+    usual: tuple[int, ...] = Incubator.model_fields["planes"].default
+    if count not in (1, len(usual)):
+        raise ConfigError(
+            f"source {str(folder)!r}: its files hold {count} pages, and pages do not say which planes they are: "
+            "give them in um with --planes, ascending, for example --planes -15,0,15"
+        )
+    return usual if count == len(usual) else (0,)
 
 
 def replay(

@@ -1,7 +1,9 @@
 """Which embryo a frame belongs to, and what is to become of the frame: pure rules of identity, order and revision.
 
 An embryo is incubator + dish + well + run start. A new run begins on a changed insemination entry for the well, past
-200 hours, or after a gap of over 24 hours (then it is flagged, for somebody to confirm). It knows no engine, no file.
+200 hours, or after a gap of over 24 hours (then it is flagged, for somebody to confirm). Where file names hold the
+maker's name of the slide, that tells embryos apart and no clock does: a file's time is moved by whoever copies it.
+It knows no engine, no file.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ GAP_IN_CADENCES = 2.5
 
 @dataclass(frozen=True)
 class Run:
-    """One embryo's stay in one well. `stepped_order` is the order of the last frame the engines judged.
+    """One embryo's stay in one well. `stepped_order` is the order of the last frame the engines judged, `stepped_h` its
+    hours since the first frame.
 
     `insemination` is the entry the run counts from; `spent` says that the entry belonged to the run before, so that
     this run's hours are unknown until another entry comes.
@@ -32,6 +35,7 @@ class Run:
     first: Moment
     latest: Moment
     stepped_order: float | None = None
+    stepped_h: float | None = None
     insemination: datetime | None = None
     spent: bool = False
     unconfirmed: bool = False
@@ -76,6 +80,9 @@ def elapsed_since_first_h(moment: Moment, first: Moment) -> float | None:
         return elapsed_h(moment.captured_at, first.captured_at)
     if moment.hours is not None and first.hours is not None:
         return moment.hours - first.hours
+    if moment.file_at is not None and first.file_at is not None:
+        hours = elapsed_h(moment.file_at, first.file_at)
+        return hours if abs(hours) <= RUN_ENDS_H else None  # no embryo lies so long: one of the files was touched
     return None
 
 
@@ -83,6 +90,10 @@ def why_new_run(run: Run, moment: Moment, age: Age, entry: datetime | None) -> s
     """The reason this frame cannot belong to the open run, or None."""
     if entry is not None and run.insemination is not None and entry != run.insemination:
         return "insemination_changed"
+    if moment.slide != run.first.slide:
+        return "slide_changed"
+    if moment.slide is not None:
+        return None
     since_latest = elapsed_since_first_h(moment, run.latest)
     if since_latest is not None and since_latest > GAP_ENDS_RUN_H:
         return "gap"
@@ -99,10 +110,15 @@ def owner_of(
 ) -> tuple[Run | None, tuple[Run, str] | None]:
     """The run in a well (oldest first) that a frame nobody has told of belongs to, or the open run that it ends.
 
+    A frame of a slide goes to that slide's run, also if it has ended.
+
     A frame from before the open run may be a late word of the one before, but only within what that run spans;
     otherwise it belongs to the open run, however oddly it is dated: a frame never goes to a former patient's embryo
     because a clock was wrong.
     """
+    of_slide = [run for run in runs if moment.slide is not None and run.first.slide == moment.slide]
+    if of_slide and of_slide[-1].ended is not None:
+        return of_slide[-1], None
     still_open = [run for run in runs if run.ended is None]
     if not still_open:
         return None, None
@@ -130,8 +146,8 @@ def begin_run(
     """
     same_entry = entry is not None and before is not None and before.insemination == entry
     spent = same_entry and after is not None and after != "insemination_changed"
-    if entry is not None and moment.captured_at is not None:  # an entry nobody took out of the list
-        spent = spent or elapsed_h(moment.captured_at, entry) > RUN_ENDS_H
+    if entry is not None and moment.at is not None:  # an entry nobody took out of the list
+        spent = spent or elapsed_h(moment.at, entry) > RUN_ENDS_H
     return Run(
         embryo_id=f"{place}/{moment.key}" + (f".{earlier_starts + 1}" if earlier_starts else ""),
         place=place,
@@ -143,9 +159,17 @@ def begin_run(
     )
 
 
+def is_of_the_past(moment: Moment, run: Run) -> bool:
+    """Whether a frame is of a slide from before the one that lies in the well: it is told, and ends nothing."""
+    return moment.slide is not None and run.first.slide is not None and moment.slide < run.first.slide
+
+
 def moment_flags(run: Run, moment: Moment, age: Age, cadence_min: float | None) -> set[str]:
-    """What is odd about its time: `after_gap`, `clock_unknown`, `before_insemination`, `run_unconfirmed`."""
+    """What is odd about its time: `after_gap`, `clock_unknown`, `clock_from_file`, `before_insemination`,
+    `run_unconfirmed`."""
     flags = set()
+    if moment.captured_at is None and moment.file_at is not None:
+        flags.add("clock_from_file")
     if run.unconfirmed:
         flags.add("run_unconfirmed")
     if age.hpi is not None and age.hpi < 0:
@@ -180,4 +204,7 @@ def after_visit(visit: Visit, judged: bool) -> Run:
     """The run as this frame leaves it."""
     moment, run = visit.stack.moment, visit.run
     latest = moment if moment.order > run.latest.order else run.latest
-    return replace(run, latest=latest, stepped_order=moment.order if judged else run.stepped_order)
+    if not judged:
+        return replace(run, latest=latest)
+    stepped_h = run.stepped_h if visit.elapsed_h is None else visit.elapsed_h
+    return replace(run, latest=latest, stepped_order=moment.order, stepped_h=stepped_h)

@@ -82,8 +82,8 @@ class TimeZero:
         """The hour of a frame, given the insemination its run counts from."""
         if moment.hours is not None:
             return Age(round(moment.hours, 4), "file")
-        if moment.captured_at is not None and insemination is not None:
-            return Age(round(elapsed_h(moment.captured_at - self._skew, insemination), 4), "config")
+        if moment.at is not None and insemination is not None:
+            return Age(round(elapsed_h(moment.at - self._skew, insemination), 4), "config")
         if self._stated_hpi is not None:
             return Age(self._stated_hpi, "command")
         if self._assumed_hpi is not None:

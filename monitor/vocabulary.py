@@ -62,11 +62,16 @@ class Moment:
     """Which frame: the source's clock where it has one, else the maker's frame number, else the only frame there is.
 
     `hours` is what a time file says of this frame (hours post insemination), if the layout has such a file.
+    `slide` is the maker's own name of the dish that the frame number counts in, where file names hold it.
+    `file_at` is when its first file was written, for layouts whose names hold no clock: it tells hours, never identity,
+    since a copied or touched file has another.
     """
 
     captured_at: datetime | None = None
     run: int | None = None
     hours: float | None = None
+    slide: str | None = None
+    file_at: datetime | None = None
 
     @property
     def key(self) -> str:
@@ -81,6 +86,16 @@ class Moment:
         if self.captured_at is not None:
             return self.captured_at.timestamp()
         return 0.0 if self.run is None else float(self.run)
+
+    @property
+    def rank(self) -> tuple[str, float]:
+        """Sorts frames of one well, also where two slides lay in it (their names begin with the date)."""
+        return self.slide or "", self.order
+
+    @property
+    def at(self) -> datetime | None:
+        """When it was taken, as far as anything tells: the source's clock, else the file's time."""
+        return self.captured_at or self.file_at
 
 
 @dataclass(frozen=True)
@@ -98,17 +113,21 @@ class FileSeen:
 
 @dataclass(frozen=True)
 class PlaneFile:
-    """A finished file that the layout understands: one plane of one embryo at one moment."""
+    """One plane of one embryo at one moment, in a finished file that the layout understands.
+
+    `page` counts from 0 in a file that holds all planes; None where the file is the plane.
+    """
 
     place: Place
     moment: Moment
     plane_um: int
     file: FileSeen
+    page: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class PlaneImage:
-    """A decoded plane: `gray` (H, W) uint8, and the SHA-256 of the file it came from."""
+    """A decoded plane: `gray` (H, W) uint8, and the SHA-256 of the file it came from (the same for all its pages)."""
 
     source: PlaneFile
     gray: Gray
@@ -168,7 +187,8 @@ class EmbryoName(_Body):
 
 
 class FrameBody(_Body):
-    """Which frame a reading is about. `run` is the maker's frame number; `sources` are paths below the incubator's."""
+    """Which frame a reading is about. `run` is the maker's frame number; `sources` are paths below the incubator's, one
+    for each plane (the same path again where one file holds them all)."""
 
     captured_at: Time | None
     run: int | None

@@ -78,7 +78,7 @@ def planes(frame: Assembled) -> list[int]:
 
 
 def reasons(frame: Assembled) -> dict[str, str]:
-    return {file.path: fault.reason for file, fault in frame.quarantined}
+    return {file.path: fault.reason for file, fault in frame.files_aside}
 
 
 def test_all_planes_make_a_complete_stack_in_ascending_order(desk):
@@ -190,7 +190,7 @@ def test_a_second_file_for_a_plane_is_put_aside_once_and_the_first_stays(desk):
     desk.add(desk.file(1, 0, level=50), rival, rival, desk.file(1, -15), desk.file(1, 15))
     frame = desk.one()
     assert int(frame.stack.images[1].gray[0, 0]) == 50
-    assert [(file.path, fault.reason) for file, fault in frame.quarantined] == [("1_1_0.bmp", "duplicate")]
+    assert [(file.path, fault.reason) for file, fault in frame.files_aside] == [("1_1_0.bmp", "duplicate")]
 
 
 @pytest.mark.parametrize("odd_um", PLANES_UM)
@@ -242,7 +242,7 @@ def test_a_vanished_file_is_missing_but_not_put_aside_so_that_it_may_come_back(d
     frame = desk.one()
     assert (planes(frame), frame.stack.missing_um, frame.stack.broken) == ([-15, 15], (0,), ())
     assert frame.quarantined == ()
-    assert [(file, fault.reason) for file, fault in frame.unread] == [(files[1].file, "vanished")]
+    assert [(plane, fault.reason) for plane, fault in frame.unread] == [(files[1], "vanished")]
 
 
 def test_a_share_that_is_away_for_a_while_costs_no_plane(desk):

@@ -224,6 +224,67 @@ def test_nantes_ignores_what_is_no_picture_and_refuses_other_pictures(nantes):
     refused("nantes", "embryo_dataset/AA83-7/picture1.jpeg")
 
 
+# -- an EmbryoScope's export, and stacks in one file -------------------------------------------------------------------
+
+SLIDE = "D2013.01.28_S0717_I132"
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "dish", "well"),
+    [
+        ("T-2013", "_WELL7_RUN12.jpg", "T-2013", "7"),
+        ("T", "_P_WELL7_RUN12.JPG", "T", "7"),
+        ("AA83-7", "_WELL7_RUN12.jpg", "AA83", "7"),
+        ("AA-83-7", "_WELL7_RUN12.jpeg", "AA-83", "7"),
+        ("AA83-7", "_WELL3_RUN12.jpg", "AA83-7", "3"),  # a treatment of that name, with its wells
+        ("AA83-17", "_WELL7_RUN12.jpg", "AA83-17", "7"),
+        ("-7", "_WELL7_RUN12.jpg", "-7", "7"),
+    ],
+)
+def test_embryoscope_reads_the_folder_as_dish_or_as_slide_and_well(folder, name, dish, well):
+    plane = read("embryoscope", f"{folder}/F-45/{SLIDE}{name}")
+    assert plane is not None
+    assert (plane.place, plane.plane_um, plane.page) == (Place("inc1", dish, well), -45, None)
+    assert (plane.moment.key, plane.moment.order, plane.moment.slide) == ("run12", 12.0, SLIDE)
+
+
+def test_embryoscope_takes_the_hour_from_the_file_and_nothing_else_of_it():
+    path = f"D1/F0/{SLIDE}_WELL7_RUN12.jpg"
+    seen = datetime(2026, 1, 31, 6, 10, 5, 700_000, timezone.utc)
+    plane = layout("embryoscope").read("inc1", Path("/nowhere"), FileSeen(path, 1, int(seen.timestamp() * 1e9)))
+    assert plane is not None
+    assert (plane.moment.captured_at, plane.moment.at) == (None, seen.replace(microsecond=0))
+    assert plane.moment.key == "run12"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "D1/D2013.01.28_S0717_I132_WELL7_RUN12.jpg",
+        "D1/F0/D2013.01.28_S0717_I132_WELL7.jpg",
+        "D1/F0/20260131T061000Z_F0.jpg",
+        "D 1/F0/D2013.01.28_S0717_I132_WELL7_RUN12.jpg",
+        "D1/Fx/D2013.01.28_S0717_I132_WELL7_RUN12.jpg",
+    ],
+)
+def test_embryoscope_refuses_other_pictures(path):
+    refused("embryoscope", path)
+
+
+def test_a_tiff_stack_stands_for_every_declared_plane_in_ascending_order_of_pages():
+    stack = read("tiff-stack", "D1/3/20260131T061000Z.TIFF")
+    assert stack is not None
+    assert (stack.place, stack.moment.key) == (Place("inc1", "D1", "3"), "20260131T061000Z")
+    planes = layout("tiff-stack").planes_of(stack, (15, -15, 0))
+    assert [(plane.plane_um, plane.page) for plane in planes] == [(-15, 0), (0, 1), (15, 2)]
+    assert {plane.file for plane in planes} == {stack.file}
+
+
+@pytest.mark.parametrize("path", ["D1/1/20260131T061000Z.png", "D1/1/20260131T061000Z_F0.tif", "D1/1/stack.tif"])
+def test_tiff_stack_refuses_other_pictures(path):
+    refused("tiff-stack", path)
+
+
 # -- one moment, and patterns of one's own -----------------------------------------------------------------------------
 
 
