@@ -48,7 +48,7 @@ _REMEDIES = {  # reason codes of CONNACK; paho gives those of 3.1.1 the same num
     132: "look at mqtt.protocol (5 or 311)",
     133: "it does not like the client id, made of site.name and site.node",
     134: "look at mqtt.username and mqtt.password_file",
-    NOT_AUTHORIZED: "look at mqtt.username and mqtt.password_file, and at what the broker allows this user and client id",
+    NOT_AUTHORIZED: "look at mqtt.username and mqtt.password_file, and at what the broker allows this user and client",
     138: "the broker has banned this client",
     140: "look at mqtt.username and mqtt.password_file",
 }

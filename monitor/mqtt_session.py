@@ -243,7 +243,9 @@ class MqttSession:
 
     def _on_publish(self, _c: paho.Client, _u: Any, message_id: int, reason: ReasonCode, _p: Any) -> None:
         # An ACL denial shows only here and only in MQTT 5 (reason 135); in 3.1.1 the broker acknowledges and drops.
-        self._tell(Acknowledged(message_id, mqtt_faults.not_taken(str(reason), reason.value) if reason.is_failure else None))
+        self._tell(
+            Acknowledged(message_id, mqtt_faults.not_taken(str(reason), reason.value) if reason.is_failure else None)
+        )
 
     def _on_log(self, _c: paho.Client, _u: Any, _level: int, text: str) -> None:
         # paho calls every lost line an error; that is told once, with its reason, by whoever takes the event
