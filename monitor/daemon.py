@@ -16,8 +16,10 @@ from itertools import zip_longest
 import monitor
 from engines.load import Loaded
 from monitor.assemble import Assembled
+from monitor.bulletins import Bulletins
 from monitor.config import Config
 from monitor.errors import EngineError, StorageError
+from monitor.health import EngineFacts
 from monitor.intake import Intake
 from monitor.metrics import Metrics
 from monitor.node import Node, Source, build_node
@@ -101,6 +103,17 @@ class Daemon:
         )
         self._waker = Waker(self._file_event)
         self.standing = Standing(warm=True, store_open=True, looks={name: Look() for name in self.node.intakes})
+        self.bulletins = Bulletins(
+            self.node,
+            config.incubator,
+            self.standing.looks,
+            _engine_facts(loaded),
+            config.storage.path,
+            self.publisher,
+            clock,
+            self.boot_id,
+            monitor.__version__,
+        )
         self._engine_strikes = 0
         self._storage_faults = 0
         self._declare(loaded)
@@ -172,6 +185,7 @@ class Daemon:
         self._publish()
         self._refresh()
         self.standing.store_open = self._storage_faults == 0
+        self.bulletins.tell(self.standing.store_open)
         if worked:
             return 0.0
         busy = not self.publisher.connected or self.publisher.inflight > 0
@@ -290,3 +304,9 @@ class Daemon:
         waiting = sum(len(intake.assembler) for intake in self.node.intakes.values())
         broker = "connected" if self.publisher.connected else "away"
         return f"{waiting} frames wait, broker {broker}"
+
+
+def _engine_facts(loaded: Loaded) -> tuple[EngineFacts, ...]:
+    manifest = loaded.manifest
+    runtime, sha256 = loaded.engine.runtime, manifest.graph.sha256
+    return (EngineFacts(manifest.task, manifest.name, manifest.version, runtime, sha256, fallback=False),)

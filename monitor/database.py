@@ -40,6 +40,13 @@ CREATE INDEX outbox_topic ON outbox (topic);
 """
 SCHEMA_VERSION = 1
 
+# Tables that came later, made at each opening. A version before them reads the journal all the same, so it stays 1.
+ADDED = """
+CREATE TABLE IF NOT EXISTS cleared (topic TEXT PRIMARY KEY, at TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS last_frame (
+  incubator TEXT PRIMARY KEY, captured_at TEXT, recorded_at TEXT NOT NULL, judged_at TEXT) WITHOUT ROWID;
+"""
+
 
 class Database:
     """One connection, for one thread at a time, and a lock on the folder.
@@ -83,6 +90,7 @@ class Database:
             self.connection.executescript(";".join(statements))
         elif version != SCHEMA_VERSION:
             raise StorageError(f"{self._path} has schema {version}, this version of pellucid reads {SCHEMA_VERSION}")
+        self.connection.executescript(ADDED)
 
     def close(self) -> None:
         self.connection.close()

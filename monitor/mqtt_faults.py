@@ -8,26 +8,8 @@ from __future__ import annotations
 
 import socket
 import ssl
-from pathlib import Path
-from typing import Protocol
 
-
-class Line(Protocol):
-    """What of the settings a fault may be traced to."""
-
-    @property
-    def host(self) -> str: ...
-    @property
-    def port(self) -> int: ...
-    @property
-    def tls(self) -> bool | None: ...
-    @property
-    def username(self) -> str | None: ...
-    @property
-    def ca_file(self) -> Path | None: ...
-    @property
-    def cert_file(self) -> Path | None: ...
-
+from monitor.mqtt_login import MqttSettings
 
 NOT_AUTHORIZED = 135
 
@@ -66,12 +48,12 @@ def not_taken(reason: str, code: int) -> str:
     return f"{reason} ({code}){remedy}"
 
 
-def no_connection(error: BaseException | None, line: Line) -> str:
+def no_connection(error: BaseException | None, line: MqttSettings) -> str:
     """No line, or no TLS on it: the broker never saw a CONNECT."""
     return f"no connection: {_cause(error, line)}"
 
 
-def hung_up(error: BaseException | None, line: Line) -> str:
+def hung_up(error: BaseException | None, line: MqttSettings) -> str:
     """The line went down after CONNECT and before any answer: in TLS 1.3 a client certificate is judged only then."""
     if isinstance(error, ssl.SSLError):
         return no_connection(error, line)
@@ -79,7 +61,7 @@ def hung_up(error: BaseException | None, line: Line) -> str:
     return f"the connection ended before the broker answered; {asked}"
 
 
-def _cause(error: BaseException | None, line: Line) -> str:
+def _cause(error: BaseException | None, line: MqttSettings) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return _distrust(error, line)
     if isinstance(error, ssl.SSLError):
@@ -94,7 +76,7 @@ def _cause(error: BaseException | None, line: Line) -> str:
     return f"{text}; look at mqtt.host and mqtt.port"
 
 
-def _distrust(error: ssl.SSLCertVerificationError, line: Line) -> str:
+def _distrust(error: ssl.SSLCertVerificationError, line: MqttSettings) -> str:
     """We do not believe the broker's certificate."""
     trusted = "the system's authorities (mqtt.ca_file is not set)"
     if line.ca_file is not None:
@@ -111,7 +93,7 @@ def _distrust(error: ssl.SSLCertVerificationError, line: Line) -> str:
     return f"the broker's certificate does not verify against {trusted}: {said}"
 
 
-def _tls_fault(error: ssl.SSLError, line: Line) -> str:
+def _tls_fault(error: ssl.SSLError, line: MqttSettings) -> str:
     """The broker's TLS, or what is no TLS, answered with something else than a handshake."""
     reason = getattr(error, "reason", None) or str(error)
     if reason in _NEEDS_CERTIFICATE and line.cert_file is None:

@@ -17,7 +17,6 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import paho.mqtt.client as paho
@@ -26,6 +25,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from monitor import mqtt_faults
+from monitor.mqtt_login import MqttSettings, check_host, read_password, tls_context
 
 log = logging.getLogger(__name__)
 
@@ -33,33 +33,6 @@ QOS = 1  # never 2: Mosquitto 2.0.11 silently lost 10 to 80 % of a QoS 2 burst
 TCP_TIMEOUT_S = 5.0
 MQTT_RECEIVE_MAXIMUM = 65_535  # MQTT 5, 3.2.2.3.3: what an absent Receive Maximum means
 MQTT_PACKET_LIMIT_BYTES = 268_435_455  # the most a variable byte integer can announce
-
-
-class MqttSettings(Protocol):
-    """What an operator sets about the broker; `protocol` is 5 or 311."""
-
-    @property
-    def host(self) -> str: ...
-    @property
-    def port(self) -> int: ...
-    @property
-    def protocol(self) -> int: ...
-    @property
-    def username(self) -> str | None: ...
-    @property
-    def password_file(self) -> Path | None: ...
-    @property
-    def tls(self) -> bool | None: ...
-    @property
-    def ca_file(self) -> Path | None: ...
-    @property
-    def cert_file(self) -> Path | None: ...
-    @property
-    def key_file(self) -> Path | None: ...
-    @property
-    def keepalive_s(self) -> int: ...
-    @property
-    def max_inflight(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -126,7 +99,7 @@ class MqttSession:
         self._settings = settings
         self._abandoned = self._accepted = False
         self._fault: OSError | None = None  # why the line went down, where paho only tells its log
-        _check_host(settings.host)
+        check_host(settings.host)
         self._client = self._make_client(settings, client_id, will)
         self._client.connect_async(
             settings.host,
@@ -243,9 +216,8 @@ class MqttSession:
 
     def _on_publish(self, _c: paho.Client, _u: Any, message_id: int, reason: ReasonCode, _p: Any) -> None:
         # An ACL denial shows only here and only in MQTT 5 (reason 135); in 3.1.1 the broker acknowledges and drops.
-        self._tell(
-            Acknowledged(message_id, mqtt_faults.not_taken(str(reason), reason.value) if reason.is_failure else None)
-        )
+        because = mqtt_faults.not_taken(str(reason), reason.value) if reason.is_failure else None
+        self._tell(Acknowledged(message_id, because))
 
     def _on_log(self, _c: paho.Client, _u: Any, _level: int, text: str) -> None:
         # paho calls every lost line an error; that is told once, with its reason, by whoever takes the event
@@ -265,57 +237,3 @@ def _cut(sock: socket.socket) -> None:
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
     except OSError as error:
         log.debug("the line was already down: %s", error)
-
-
-def _check_host(host: str) -> None:
-    """Raises ValueError for a name no resolver can be asked for; it would kill paho's thread without a word."""
-    try:
-        host.encode("idna")
-    except UnicodeError as fault:
-        raise ValueError(f"mqtt.host = {host!r}: it cannot be a host's name ({fault})") from fault
-
-
-def read_password(path: Path | None) -> str | None:
-    """The password in the file, without the newline editors put at its end; raises ValueError naming the key."""
-    if path is None:
-        return None
-    try:
-        return Path(path).read_text(encoding="utf-8").removesuffix("\n")
-    except OSError as fault:
-        raise ValueError(f"mqtt.password_file = {str(path)!r}: {fault.strerror}") from fault
-    except UnicodeDecodeError:
-        raise ValueError(f"mqtt.password_file = {str(path)!r}: it is no text in UTF-8") from None  # shows no byte of it
-
-
-def tls_context(settings: MqttSettings) -> ssl.SSLContext:
-    """A context that checks the broker's name against `ca_file`, or the system's authorities.
-
-    Raises ValueError naming the key of a file that cannot be used.
-    """
-    try:
-        context = ssl.create_default_context(cafile=settings.ca_file)
-    except OSError as fault:  # also ssl.SSLError
-        raise ValueError(f"mqtt.ca_file = {str(settings.ca_file)!r}: {_file_fault(fault, 'certificates')}") from fault
-    if settings.cert_file is not None:
-        pair = f"mqtt.cert_file = {str(settings.cert_file)!r}, mqtt.key_file = {_name(settings.key_file)}"
-        try:
-            context.load_cert_chain(settings.cert_file, settings.key_file, _no_passphrase)
-        except OSError as fault:
-            raise ValueError(f"{pair}: {_file_fault(fault, 'a certificate and the key that belongs to it')}") from fault
-    return context
-
-
-def _no_passphrase() -> str:
-    """OpenSSL would ask at the terminal and wait."""
-    raise ValueError("mqtt.key_file is encrypted; a daemon has nobody to ask: give it a key without a passphrase")
-
-
-def _name(path: Path | None) -> str:
-    return "not set" if path is None else repr(str(path))
-
-
-def _file_fault(fault: OSError, wanted: str) -> str:
-    """OpenSSL names no file, and calls most things PEM."""
-    if isinstance(fault, ssl.SSLError):
-        return f"it does not hold {wanted} in PEM ({fault.reason or fault})"
-    return str(fault.strerror)

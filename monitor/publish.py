@@ -16,7 +16,8 @@ from collections.abc import Callable
 from datetime import datetime
 
 from monitor.delivery import Backoff, Delivery
-from monitor.mqtt_session import Connected, Ended, Event, MqttSession, MqttSettings, Session, Will
+from monitor.mqtt_login import MqttSettings
+from monitor.mqtt_session import Connected, Ended, Event, MqttSession, Session, Will
 from monitor.outbox import Outbox, OutboxRow, PublishObserver, SilentObserver, stamped
 from monitor.vocabulary import INTENDED_USE, rfc3339
 

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from monitor.delivery import ACK_LIMIT_S
 from monitor.fakes import ScriptedOutbox, ScriptedSession
-from monitor.mqtt_session import Acknowledged, Connected, Ended, Event, MqttSession, Will, read_password
+from monitor.mqtt_login import read_password
+from monitor.mqtt_session import Acknowledged, Connected, Ended, Event, MqttSession, Will
 from monitor.outbox import OutboxRow, stamped
 from monitor.publish import CONNECT_LIMIT_S, REASSERT_STATUS_S, Publisher
 from tests.mosquitto import BrokerSettings
