@@ -27,6 +27,7 @@ Ready = Callable[[], dict[str, bool]]
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 64  # the library's 5 keeps a scraper waiting for seconds behind a handful of others
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A peer that speaks no TLS, hangs up or falls silent is no fault of ours: a line, not a traceback."""

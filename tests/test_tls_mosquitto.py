@@ -6,11 +6,13 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
 
+from monitor.check import _broker
+from monitor.config import Mqtt, Site
 from monitor.fakes import ScriptedOutbox
 from monitor.metrics import Metrics
 from tests.certificates import Authority, Certificate, needs_openssl
@@ -337,3 +339,48 @@ def test_a_network_thread_that_dies_of_an_error_is_noticed_and_another_session_g
     online = [message.body for message in heard if message.topic == f"{ROOT}/status"]
     assert (online[-1]["status"], online[-1]["session"]) == ("online", 2)
     worker.publisher.stop(1.0)
+
+
+def finding(lab: Lab) -> str:
+    """What `check` says of the lab's broker."""
+    shape = {name: value for name, value in asdict(lab.settings).items() if value is not None}
+    return str(_broker(Mqtt.model_validate(shape), Site(name="lab1", node="box1"), 5.0))
+
+
+@both_versions
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_check_says_what_is_wrong_and_that_it_is_right_again(lab: Lab, protocol: int, fault: Fault) -> None:
+    lab.settings.protocol = protocol
+    fault.break_it(lab)
+    line = finding(lab)
+    assert line.startswith("error    mqtt") and [part for part in fault.says if part not in line] == []
+    assert "s3cret" not in line
+    fault.mend(lab)
+    line = finding(lab)
+    assert line.startswith("ok       mqtt") and f"MQTT {'5' if protocol == 5 else '3.1.1'}, TLSv1.3" in line
+
+
+def test_check_disturbs_no_running_daemon_and_says_nothing_on_any_topic(lab: Lab) -> None:
+    worker = Watched(lab.settings)
+    with Listener(lab.broker.port, "#", "clinic", "cl1nic") as listener:
+        worker.connect()
+        worker.deliver()
+        listener.wait_for(lambda heard: len(heard) == 1)
+        seen = len(lab.broker.lines)
+        assert finding(lab).startswith("ok")
+        lab.broker.wait_for_line("Received DISCONNECT from pellucid-lab1-box1-check-", seen)
+        put(worker.outbox, "embryo/0/reading", 0)
+        worker.deliver()
+        heard = listener.wait_for(lambda heard: len(heard) >= 2)
+    assert numbers(heard) == [0] and len(heard) == 2
+    assert worker.publisher.session == 1 and worker.ups == [(True, 1)]
+    worker.publisher.stop(1.0)
+
+
+def test_check_warns_of_a_login_without_tls_beyond_this_machine(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"host": "127.0.0.1", "port": lab.broker.port, "username": "monitor", "password_file": lab.password_file}
+    site = Site(name="lab1", node="box1")
+    assert str(_broker(Mqtt.model_validate(settings), site)).startswith("ok")
+    monkeypatch.setattr("monitor.check.LOOPBACK", ())
+    line = str(_broker(Mqtt.model_validate(settings), site))
+    assert line.startswith("warning") and "no TLS" in line
