@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from monitor.database import Database
 from monitor.decide import EMPTY, Watching
 from monitor.vocabulary import Alert, AlertState, AlertSubject, rfc3339
-
-CLEARED_IS_RECENT = timedelta(hours=48)
 
 
 @dataclass(frozen=True)
@@ -75,14 +73,6 @@ class AlertTable:
     def open_counts(self) -> dict[str, int]:
         """kind -> how many stand open."""
         return dict(self._db.execute("SELECT kind, COUNT(*) FROM open_alert GROUP BY kind").fetchall())
-
-    def lately_cleared(self, now: datetime) -> list[str]:
-        """Alert ids whose topic was cleared so lately that a broker killed before it saved may bring it back."""
-        rows = self._db.execute(
-            "SELECT alert_id FROM alert WHERE state = ? AND recorded_at > ? ORDER BY number",
-            (AlertState.CLEARED.value, rfc3339(now - CLEARED_IS_RECENT)),
-        )
-        return [alert_id for (alert_id,) in rows]
 
     def bodies(self) -> Iterator[str]:
         """Every word's JSON text: by subject, in order of saying."""

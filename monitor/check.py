@@ -6,8 +6,9 @@ Each finding is a line: ok, warning or error, the thing, and the remedy.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import socket
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from typing import Literal
 
 from engines.load import Loaded
 from monitor.clock import SystemClock
-from monitor.config import Config, Incubator
+from monitor.config import LOOPBACK, Config, Incubator, Mqtt, Site
 from monitor.errors import ConfigError
+from monitor.mqtt_session import Connected, Ended, MqttSession
 from monitor.node import Source, check_planes, load_models, new_time_zero
 from monitor.runs import GAP_IN_CADENCES
 from monitor.survey import (
@@ -37,6 +39,7 @@ from monitor.survey import (
 from monitor.vocabulary import Clock, Place, PlaneFile
 
 LEAST_FREE_BYTES = 2 * 2**30
+BROKER_LIMIT_S = 10.0
 SHORTEST_INTERVAL_MIN = 0.5  # an incubator takes minutes to go round its wells
 _CLOCK = SystemClock()
 
@@ -63,7 +66,7 @@ def check(config: Config) -> Iterator[Finding]:
         yield _engine(loaded)
         yield from _planes(config, loaded)
     yield _storage(config.storage.path)
-    yield _broker(config.mqtt.host, config.mqtt.port)
+    yield _broker(config.mqtt, config.site)
     for incubator in config.incubator:
         yield _insemination(incubator)
         yield from folder_findings(incubator)
@@ -92,12 +95,38 @@ def _storage(path: Path) -> Finding:
     return Finding(level, "storage.path", f"{path}: {free / 2**30:.1f} GiB free")
 
 
-def _broker(host: str, port: int) -> Finding:
+def _broker(mqtt: Mqtt, site: Site, limit_s: float = BROKER_LIMIT_S) -> Finding:
+    """Log in as `run` would, under a client id of its own and without a will, say nothing, and leave."""
+    where, version = f"{mqtt.host}:{mqtt.port}", "5" if mqtt.protocol == 5 else "3.1.1"
+    # a daemon that runs keeps its session: a broker ends one for another of the same client id only
+    client_id = f"pellucid-{site.name}-{site.node}-check-{secrets.token_hex(4)}"
     try:
-        with socket.create_connection((host, port), timeout=5):
-            return Finding("ok", "mqtt", f"{host}:{port} accepts connections (login is tried by `run`)")
-    except OSError as fault:
-        return Finding("error", "mqtt", f"{host}:{port}: {fault.strerror or fault}; readings would wait in the outbox")
+        session = MqttSession(mqtt, client_id, None, lambda: None)
+    except (OSError, ValueError) as fault:
+        return Finding("error", "mqtt", f"{where}: {fault}; readings would wait in the outbox")
+    try:
+        answer = _answer(session, limit_s)
+    finally:
+        session.disconnect()
+        if not session.join(1.0):
+            session.abandon()
+    if not isinstance(answer, Connected):
+        return Finding("error", "mqtt", f"{where}: {answer.reason}; readings would wait in the outbox")
+    line = answer.tls_version or "no TLS"
+    text = f"{where}: logged in with MQTT {version}, {line}; whether its ACL takes our topics shows when `run` speaks"
+    if answer.tls_version or mqtt.host in LOOPBACK:
+        return Finding("ok", "mqtt", text)
+    return Finding("warning", "mqtt", f"{text}; what is said can be read on the network: set mqtt.ca_file, or mqtt.tls")
+
+
+def _answer(session: MqttSession, limit_s: float) -> Connected | Ended:
+    """What the broker says to our CONNECT."""
+    until_s = time.monotonic() + limit_s
+    while (left_s := until_s - time.monotonic()) > 0:
+        event = session.next_event(min(left_s, 0.2))
+        if isinstance(event, Connected | Ended):
+            return event
+    return Ended(f"no answer to CONNECT in {limit_s:.0f} s; look at mqtt.protocol (5 or 311) and mqtt.port")
 
 
 def _insemination(incubator: Incubator) -> Finding:

@@ -138,6 +138,17 @@ class Mqtt(_Section):
             filled["port"] = 8883 if str(filled["tls"]).lower() in ("true", "t", "yes", "y", "on", "1") else 1883
         return filled
 
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> Mqtt:
+        """A file that would never be read is a mistake somebody relies on."""
+        if self.password_file is not None and self.username is None:
+            raise ValueError("password_file stands without username")
+        if self.key_file is not None and self.cert_file is None:
+            raise ValueError("key_file stands without cert_file")
+        if not self.tls and (self.ca_file is not None or self.cert_file is not None):
+            raise ValueError("tls = false, yet ca_file or cert_file is given: take one away")
+        return self
+
 
 class Storage(_Section):
     path: Path

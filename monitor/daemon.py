@@ -16,8 +16,10 @@ from itertools import zip_longest
 import monitor
 from engines.load import Loaded
 from monitor.assemble import FrameName
+from monitor.bulletins import Bulletins
 from monitor.config import Config
 from monitor.errors import EngineError, StorageError
+from monitor.health import EngineFacts
 from monitor.metrics import Metrics
 from monitor.node import Node, Source, build_node
 from monitor.notify import Notifier
@@ -89,6 +91,17 @@ class Daemon:
             for name, intake in self.node.intakes.items()
         ]
         self.standing = Standing(warm=True, store_open=True)
+        self.bulletins = Bulletins(
+            self.node,
+            config.incubator,
+            {share.name: share for share in self.shares},
+            _engine_facts(loaded),
+            config.storage.path,
+            self.publisher,
+            clock,
+            self.boot_id,
+            monitor.__version__,
+        )
         self._engine_strikes = 0
         self._storage_faults = 0
         self._storage_text = ""
@@ -168,6 +181,7 @@ class Daemon:
         if self.standing.store_open and self._storage_text:
             self._storage_text = ""
             log.info("storage takes what must be kept again")
+        self.bulletins.tell(self.standing.store_open)
         if worked:
             return 0.0
         busy = not self.publisher.connected or self.publisher.inflight > 0
@@ -287,3 +301,9 @@ class Daemon:
         waiting = sum(len(intake.assembler) for intake in self.node.intakes.values())
         broker = "connected" if self.publisher.connected else "away"
         return f"{waiting} frames wait, broker {broker}"
+
+
+def _engine_facts(loaded: Loaded) -> tuple[EngineFacts, ...]:
+    manifest = loaded.manifest
+    runtime, sha256 = loaded.engine.runtime, manifest.graph.sha256
+    return (EngineFacts(manifest.task, manifest.name, manifest.version, runtime, sha256, fallback=False),)

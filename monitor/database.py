@@ -46,6 +46,9 @@ CREATE TABLE alert (
   UNIQUE (alert_id, revision));
 CREATE INDEX alert_of_subject ON alert (subject);
 CREATE TABLE open_alert (alert_id TEXT PRIMARY KEY, kind TEXT NOT NULL, body TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE cleared (topic TEXT PRIMARY KEY, at TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE last_frame (
+  incubator TEXT PRIMARY KEY, captured_at TEXT, recorded_at TEXT NOT NULL, judged_at TEXT) WITHOUT ROWID;
 """
 SCHEMA_VERSION = 2
 

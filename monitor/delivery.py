@@ -3,7 +3,8 @@
 Rows go out in row order, several at a time. A refused row holds up its own topic only: that topic is tried again, with
 its first row alone, after 1 s, 2 s ... 60 s, while all others go on. A row that overtook a refused one of its topic,
 because both were on their way, stays in the outbox and is said again after it: the last word on a topic is always
-its latest row. Refuses to know how sessions come and go.
+its latest row. What is in no outbox (birth, health, retained state said again) and is refused is tried again in the
+same rhythm, until a newer word on its topic replaces it. Refuses to know how sessions come and go.
 """
 
 from __future__ import annotations
@@ -50,6 +51,15 @@ class _Held:
     backoff: Backoff
     retry_at_s: float = 0.0
     probe: int = WAITING  # the topic's one row on its way
+
+
+@dataclass
+class _Denied:
+    """A topic of `_first` that was refused; `row` is its latest word, None while that is on its way."""
+
+    row: OutboxRow | None
+    backoff: Backoff
+    retry_at_s: float
 
 
 class Refusals:
@@ -126,8 +136,12 @@ class Delivery:
         self._now, self._monotonic = now, monotonic
         self._window = max(1, min(max_inflight, limits.receive_maximum))  # above it, v5 brokers hang up
         self._packet_limit_bytes = limits.packet_limit_bytes
+        self._jitter = jitter
         self._refusals = Refusals(jitter)
         self._first: dict[str, OutboxRow] = {}  # by topic; goes before the outbox's rows
+        self._denied: dict[str, _Denied] = {}  # by topic; of `_first`, refused
+        self._taken: set[str] = set()  # topics of `_first` that the broker took
+        self._overtaken: set[str] = set()  # topics on which a row of the outbox was sent: a newer word
         self._inflight: dict[int, OutboxRow] = {}  # by message id, in the order of sending
         self._sent_rows: set[int] = set()
         self._delivered: list[int] = []  # acknowledged, to be removed from the outbox
@@ -142,11 +156,19 @@ class Delivery:
 
     def say_first(self, row: OutboxRow) -> None:
         """Send before the outbox's rows; replaces what has not left yet on the same topic."""
-        self._first[row.topic] = row
+        if (denied := self._denied.get(row.topic)) is not None:
+            denied.row = row
+        else:
+            self._first[row.topic] = row
 
     def say_last(self, row: OutboxRow) -> None:
         """Forget whatever has not left yet but this."""
         self._first = {row.topic: row}
+        self._denied.clear()
+
+    def has_taken(self, topic: str) -> bool:
+        """True when the broker took what was said on `topic` outside the outbox at least once."""
+        return topic in self._taken
 
     def says(self, topic: str) -> bool:
         """True while a message on `topic` waits to leave or to be answered."""
@@ -170,6 +192,9 @@ class Delivery:
 
     def pump_first(self) -> None:
         """Send what goes before the outbox's rows, as far as there is room."""
+        for topic, denied in self._denied.items():
+            if denied.row is not None and self._monotonic() >= denied.retry_at_s:
+                self._first[topic], denied.row = denied.row, None
         while self._first and self._room() > 0:
             self._send(self._first.pop(next(iter(self._first))))
 
@@ -200,6 +225,8 @@ class Delivery:
         if answer.refused_because is not None:
             self._refuse(row, answer.refused_because)
         elif row.row_id == 0:
+            self._taken.add(row.topic)
+            self._denied.pop(row.topic, None)
             self._observe.published(row.kind, "repeated", row)
         elif self._refusals.delivered(row.topic, row.row_id):
             self._delivered.append(row.row_id)
@@ -230,6 +257,8 @@ class Delivery:
             self._progress_s = self._monotonic()
         self._inflight[message_id] = row
         if row.row_id:
+            self._overtaken.add(row.topic)
+            self._denied.pop(row.topic, None)
             self._sent_rows.add(row.row_id)
             self._refusals.sent(row.topic, row.row_id)
 
@@ -242,10 +271,22 @@ class Delivery:
 
     def _refuse(self, row: OutboxRow, reason: str) -> None:
         self._sent_rows.discard(row.row_id)
-        new = row.row_id == 0 or self._refusals.refused(row.topic, self._monotonic())
-        fate = "it stays in the outbox and its topic waits" if row.row_id else "it is not repeated"
+        new = self._refusals.refused(row.topic, self._monotonic()) if row.row_id else self._deny(row)
+        fate = "it stays in the outbox and its topic waits" if row.row_id else "it is tried again"
         log.log(
             logging.WARNING if new else logging.DEBUG,
             "message on %s/%s refused: %s; %s", self._root, row.topic, reason, fate,
         )  # fmt: skip
         self._observe.published(row.kind, "refused", row)
+
+    def _deny(self, row: OutboxRow) -> bool:
+        """Keep what no outbox keeps; True when its topic was not refused before."""
+        if row.topic in self._overtaken:
+            return True
+        denied = self._denied.get(row.topic)
+        new = denied is None
+        if denied is None:
+            denied = self._denied[row.topic] = _Denied(None, Backoff(self._jitter), 0.0)
+        denied.row = denied.row or row
+        denied.retry_at_s = self._monotonic() + denied.backoff.next_s()
+        return new

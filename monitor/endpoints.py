@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hmac
 import json
+import logging
 import ssl
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,10 +17,23 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from monitor.config import Http
+from monitor.config import Http, HttpTls
 from monitor.errors import ConfigError
 
+log = logging.getLogger(__name__)
+
 Ready = Callable[[], dict[str, bool]]
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64  # the library's 5 keeps a scraper waiting for seconds behind a handful of others
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A peer that speaks no TLS, hangs up or falls silent is no fault of ours: a line, not a traceback."""
+        fault = sys.exc_info()[1]
+        level = logging.DEBUG if isinstance(fault, OSError) else logging.ERROR
+        log.log(level, "a request was not answered", extra={"peer": str(client_address), "fault": repr(fault)})
 
 
 class Endpoints:
@@ -29,19 +44,19 @@ class Endpoints:
 
     def __init__(self, settings: Http, registry: CollectorRegistry, ready: Ready) -> None:
         token = _token(settings)
+        context = None if settings.tls is None else _tls(settings.tls)
 
         class Handler(_Handler):
             pass
 
         Handler.registry, Handler.ready, Handler.token = registry, staticmethod(ready), token
         try:
-            self._server = ThreadingHTTPServer((settings.host, settings.port), Handler)
+            self._server = _Server((settings.host, settings.port), Handler)
         except OSError as fault:
             raise ConfigError(f"http = {settings.host}:{settings.port}: {fault.strerror}") from fault
-        self._server.daemon_threads = True
-        if settings.tls is not None:
+        if context is not None:
             # the handshake belongs to the handler's thread, under its time limit: one silent peer must not block all
-            self._server.socket = _tls(settings).wrap_socket(
+            self._server.socket = context.wrap_socket(
                 self._server.socket, server_side=True, do_handshake_on_connect=False
             )
         self.url = f"http{'s' if settings.tls else ''}://{settings.host}:{self._server.server_address[1]}"
@@ -60,19 +75,31 @@ def _token(settings: Http) -> bytes | None:
     if settings.token_file is None:
         return None
     try:
-        return settings.token_file.read_bytes().strip()
+        token = settings.token_file.read_bytes().strip()
     except OSError as fault:
         raise ConfigError(f"http.token_file = {str(settings.token_file)!r}: {fault.strerror}") from fault
+    if not token:
+        raise ConfigError(f"http.token_file = {str(settings.token_file)!r}: it is empty; write a token into it")
+    return token
 
 
-def _tls(settings: Http) -> ssl.SSLContext:
-    assert settings.tls is not None
+def _tls(files: HttpTls) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    named = f"http.tls = {{ cert_file = {str(files.cert_file)!r}, key_file = {str(files.key_file)!r} }}"
     try:
-        context.load_cert_chain(settings.tls.cert_file, settings.tls.key_file)
-    except (OSError, ssl.SSLError) as fault:
-        raise ConfigError(f"http.tls: {fault}") from fault
+        context.load_cert_chain(files.cert_file, files.key_file, _no_passphrase)
+    except ssl.SSLError as fault:
+        raise ConfigError(f"{named}: not a certificate and its key in PEM ({fault.reason or fault})") from fault
+    except OSError as fault:
+        raise ConfigError(f"{named}: {fault.strerror}") from fault
+    except ValueError as fault:
+        raise ConfigError(f"{named}: {fault}") from fault
     return context
+
+
+def _no_passphrase() -> str:
+    """OpenSSL would ask at the terminal and wait."""
+    raise ValueError("the key is encrypted; a daemon has nobody to ask: give it a key without a passphrase")
 
 
 class _Handler(BaseHTTPRequestHandler):

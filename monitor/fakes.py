@@ -48,7 +48,7 @@ class ScriptedOutbox:
 
     def retained(self) -> list[OutboxRow]:
         waiting = {row.topic for row in self._rows.values()}
-        return [row for topic, row in self._retained.items() if topic not in waiting and row.body]
+        return [row for topic, row in self._retained.items() if topic not in waiting]
 
 
 class ScriptedSession:

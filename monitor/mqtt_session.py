@@ -17,7 +17,6 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import paho.mqtt.client as paho
@@ -25,39 +24,15 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from monitor import mqtt_faults
+from monitor.mqtt_login import MqttSettings, check_host, read_password, tls_context
+
 log = logging.getLogger(__name__)
 
 QOS = 1  # never 2: Mosquitto 2.0.11 silently lost 10 to 80 % of a QoS 2 burst
 TCP_TIMEOUT_S = 5.0
 MQTT_RECEIVE_MAXIMUM = 65_535  # MQTT 5, 3.2.2.3.3: what an absent Receive Maximum means
 MQTT_PACKET_LIMIT_BYTES = 268_435_455  # the most a variable byte integer can announce
-
-
-class MqttSettings(Protocol):
-    """What an operator sets about the broker; `protocol` is 5 or 311."""
-
-    @property
-    def host(self) -> str: ...
-    @property
-    def port(self) -> int: ...
-    @property
-    def protocol(self) -> int: ...
-    @property
-    def username(self) -> str | None: ...
-    @property
-    def password_file(self) -> Path | None: ...
-    @property
-    def tls(self) -> bool | None: ...
-    @property
-    def ca_file(self) -> Path | None: ...
-    @property
-    def cert_file(self) -> Path | None: ...
-    @property
-    def key_file(self) -> Path | None: ...
-    @property
-    def keepalive_s(self) -> int: ...
-    @property
-    def max_inflight(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -70,10 +45,14 @@ class Will:
 
 @dataclass(frozen=True)
 class Connected:
-    """The broker accepted the session; how many unacknowledged messages and what packet size it takes."""
+    """The broker accepted the session; how many unacknowledged messages and what packet size it takes.
+
+    `tls_version`: for example "TLSv1.3", None without TLS.
+    """
 
     receive_maximum: int = MQTT_RECEIVE_MAXIMUM
     packet_limit_bytes: int = MQTT_PACKET_LIMIT_BYTES
+    tls_version: str | None = None
 
 
 @dataclass(frozen=True)
@@ -109,14 +88,18 @@ class Session(Protocol):
 class MqttSession:
     """A session that begins to connect, in paho's own thread, as soon as it is made.
 
-    Raises OSError where the password file, certificates or key cannot be read, ValueError where they or the host
-    make no sense; never waits for the network.
+    Password, authorities, certificate and key are read from their files here, so each new session takes what an
+    operator has put there since. Raises ValueError that names the key where a file cannot be read or it, or the host,
+    makes no sense; never waits for the network. Without a will (`check`) nothing is said when the line is cut.
     """
 
-    def __init__(self, settings: MqttSettings, client_id: str, will: Will, wake: Callable[[], None]) -> None:
+    def __init__(self, settings: MqttSettings, client_id: str, will: Will | None, wake: Callable[[], None]) -> None:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._wake = wake
-        self._abandoned = False
+        self._settings = settings
+        self._abandoned = self._accepted = False
+        self._fault: OSError | None = None  # why the line went down, where paho only tells its log
+        check_host(settings.host)
         self._client = self._make_client(settings, client_id, will)
         self._client.connect_async(
             settings.host,
@@ -128,7 +111,7 @@ class MqttSession:
         # paho shows its thread nowhere, yet it can die in silence (paho #894) and loop_stop() joins it without a limit.
         self._thread: threading.Thread | None = self._client._thread
 
-    def _make_client(self, settings: MqttSettings, client_id: str, will: Will) -> paho.Client:
+    def _make_client(self, settings: MqttSettings, client_id: str, will: Will | None) -> paho.Client:
         v5 = settings.protocol == 5
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
@@ -142,7 +125,8 @@ class MqttSession:
         client.max_inflight_messages_set(0)  # the publisher counts; a second limit would only hide messages from it
         client.reconnect_delay_set(0, 0)  # after a failed connection its thread would linger for a second
         client.connect_timeout = TCP_TIMEOUT_S
-        client.will_set(will.topic, will.payload, qos=QOS, retain=True)
+        if will is not None:
+            client.will_set(will.topic, will.payload, qos=QOS, retain=True)
         if settings.username is not None:
             client.username_pw_set(settings.username, read_password(settings.password_file))
         if settings.tls:
@@ -206,29 +190,40 @@ class MqttSession:
 
     def _on_connect(self, _c: paho.Client, _u: Any, _f: Any, reason: ReasonCode, properties: Properties | None) -> None:
         if reason.is_failure:
-            self._tell(Ended(f"the broker refused the connection: {reason}"))
+            self._tell(Ended(mqtt_faults.refused(str(reason), reason.value)))
             return
+        self._accepted = True
+        sock = self._client.socket()
         self._tell(
             Connected(
                 getattr(properties, "ReceiveMaximum", MQTT_RECEIVE_MAXIMUM),
                 getattr(properties, "MaximumPacketSize", MQTT_PACKET_LIMIT_BYTES),
+                sock.version() if isinstance(sock, ssl.SSLSocket) else None,
             )
         )
 
     def _on_connect_fail(self, _c: paho.Client, _u: Any) -> None:
         # paho tells no reason, but calls us while it handles the OSError
-        self._tell(Ended(f"no connection: {sys.exc_info()[1]}"))
+        self._tell(Ended(mqtt_faults.no_connection(sys.exc_info()[1], self._settings)))
 
     def _on_disconnect(self, _c: paho.Client, _u: Any, flags: Any, reason: ReasonCode, _p: Any) -> None:
-        who = "the broker ended the session" if flags.is_disconnect_packet_from_server else "the connection ended"
-        self._tell(Ended(f"{who}: {reason}"))
+        if flags.is_disconnect_packet_from_server:
+            self._tell(Ended(f"the broker ended the session: {reason} ({reason.value})"))
+        elif not self._accepted:
+            self._tell(Ended(mqtt_faults.hung_up(self._fault, self._settings)))
+        else:
+            self._tell(Ended(f"the connection ended: {self._fault or reason}"))
 
     def _on_publish(self, _c: paho.Client, _u: Any, message_id: int, reason: ReasonCode, _p: Any) -> None:
         # An ACL denial shows only here and only in MQTT 5 (reason 135); in 3.1.1 the broker acknowledges and drops.
-        self._tell(Acknowledged(message_id, f"{reason} ({reason.value})" if reason.is_failure else None))
+        because = mqtt_faults.not_taken(str(reason), reason.value) if reason.is_failure else None
+        self._tell(Acknowledged(message_id, because))
 
     def _on_log(self, _c: paho.Client, _u: Any, _level: int, text: str) -> None:
         # paho calls every lost line an error; that is told once, with its reason, by whoever takes the event
+        error = sys.exc_info()[1]  # paho logs from within its `except`, and tells the error nobody else
+        if isinstance(error, OSError):
+            self._fault = error
         log.log(logging.ERROR if text.startswith("Caught exception") else logging.DEBUG, "paho: %s", text)
 
     def _on_socket_open(self, _c: paho.Client, _u: Any, sock: Any) -> None:
@@ -242,19 +237,3 @@ def _cut(sock: socket.socket) -> None:
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
     except OSError as error:
         log.debug("the line was already down: %s", error)
-
-
-def read_password(path: Path | None) -> str | None:
-    """The password in the file, without the newline editors put at its end; raises OSError, UnicodeDecodeError.
-
-    Read at each connect, so that an operator rotates it without a restart.
-    """
-    return None if path is None else Path(path).read_text(encoding="utf-8").removesuffix("\n")
-
-
-def tls_context(settings: MqttSettings) -> ssl.SSLContext:
-    """A context that checks the broker's name against `ca_file`, or the system's authorities; raises OSError."""
-    context = ssl.create_default_context(cafile=settings.ca_file)
-    if settings.cert_file is not None:
-        context.load_cert_chain(settings.cert_file, settings.key_file)
-    return context

@@ -55,7 +55,7 @@ class PublishObserver(Protocol):
     """Where the numbers go. Called in the worker's thread, after the publisher's own state is settled."""
 
     def connected(self, up: bool, session: int) -> None:
-        """The broker accepted session number `session`, or that session ended."""
+        """The broker took the birth of session number `session`, or that session ended."""
 
     def published(self, kind: str, outcome: str, row: OutboxRow) -> None:
         """The broker answered. `outcome` is one of

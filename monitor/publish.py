@@ -16,7 +16,8 @@ from collections.abc import Callable
 from datetime import datetime
 
 from monitor.delivery import Backoff, Delivery
-from monitor.mqtt_session import Connected, Ended, Event, MqttSession, MqttSettings, Session, Will
+from monitor.mqtt_login import MqttSettings
+from monitor.mqtt_session import Connected, Ended, Event, MqttSession, Session, Will
 from monitor.outbox import Outbox, OutboxRow, PublishObserver, SilentObserver, stamped
 from monitor.vocabulary import INTENDED_USE, rfc3339
 
@@ -65,6 +66,7 @@ class Publisher:
         self._session: Session | None = None
         self._delivery: Delivery | None = None  # there while connected
         self._leaving: Session | None = None  # the last session, whose thread may still live
+        self._greeted = False
         self._number = 0
         self._stopped = False
         self._next_attempt_s = self._began_s = self._asserted_s = monotonic()
@@ -74,8 +76,12 @@ class Publisher:
 
     @property
     def connected(self) -> bool:
-        """True from the broker's acceptance of the session to its end."""
-        return self._delivery is not None
+        """True from the broker's taking our birth to the end of the session.
+
+        A broker that lets us in and then denies us our own topics is none we are connected to (v5 only: with 3.1.1 it
+        drops them without a word).
+        """
+        return self._greeted
 
     @property
     def session(self) -> int:
@@ -123,7 +129,7 @@ class Publisher:
         self._stopped = True
         if self._session is not None:
             session = self._session
-            if self.connected:
+            if self._delivery is not None:
                 session.disconnect()
                 session.join(0.3)
             self._end("stopped")
@@ -170,12 +176,16 @@ class Publisher:
         elif self._delivery is not None:
             self._backoff.reset()  # only now: a broker that accepts and hangs up is not to be called every second
             self._delivery.settle(event)
+            if not self._greeted and self._delivery.has_taken("status"):
+                self._greeted = True
+                self._observe.connected(True, self._number)
 
     def _overdue(self) -> Ended | None:
         if self._delivery is not None:
             return Ended("nothing acknowledged for too long") if self._delivery.overdue() else None
         late = self._monotonic() - self._began_s >= CONNECT_LIMIT_S
-        return Ended(f"no answer to CONNECT in {CONNECT_LIMIT_S:.0f} s") if late else None
+        silent = f"no answer to CONNECT in {CONNECT_LIMIT_S:.0f} s; look at mqtt.protocol (5 or 311) and mqtt.port"
+        return Ended(silent) if late else None
 
     def _welcome(self, limits: Connected) -> None:
         if self._session is None:
@@ -192,7 +202,7 @@ class Publisher:
             now=self._now,
             monotonic=self._monotonic,
         )
-        log.info("MQTT session %d with %s", self._number, self._where())
+        log.info("MQTT session %d with %s, %s", self._number, self._where(), limits.tls_version or "no TLS")
         self._born_at, self._asserted_s = self._now(), self._monotonic()
         self._delivery.say_first(self._status("online", self._born_at))
         if self._strikes >= STRIKES and self._ended_on is not None:
@@ -200,7 +210,6 @@ class Publisher:
             self._delivery.suspect(self._ended_on.topic)
         for row in retained:
             self._delivery.say_first(row)
-        self._observe.connected(True, self._number)
 
     def _end(self, reason: str) -> None:
         session, delivery = self._session, self._delivery
@@ -209,10 +218,12 @@ class Publisher:
             session.abandon()
         if not self._stopped:
             self._postpone(reason)
+        if self._greeted:
+            self._greeted = False
+            self._observe.connected(False, self._number)
         if delivery is not None:
             self._count_strike(delivery)
             delivery.remove_delivered()
-            self._observe.connected(False, self._number)
 
     def _count_strike(self, delivery: Delivery) -> None:
         row = delivery.oldest_unanswered()

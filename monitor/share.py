@@ -87,6 +87,11 @@ class Share:
         return self._success_s is not None and self._clock.monotonic() - self._success_s < SCAN_IS_FRESH_S
 
     @property
+    def looked_s(self) -> float | None:
+        """When it was last looked over with success."""
+        return self._success_s
+
+    @property
     def away(self) -> bool:
         return self._failures > 0
 

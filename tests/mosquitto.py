@@ -20,6 +20,8 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from tests.certificates import Certificate
+
 PROGRAM = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 PASSWORDS = shutil.which("mosquitto_passwd")
 needs_mosquitto = pytest.mark.skipif(PROGRAM is None, reason="no Mosquitto on this machine (apt install mosquitto)")
@@ -53,13 +55,21 @@ class Mosquitto:
     """`with Mosquitto(tmp_path) as broker: ... broker.port`. It can be stopped, killed, frozen and started again.
 
     `passwords` (user -> password; anonymous where None), `acl` (text of an ACL file) and `extra` (lines of config) hold
-    from the next start; `reload()` makes a running broker read the password and ACL files again.
+    from the next start; `reload()` makes a running broker read the password and ACL files again. With `tls` it listens
+    on `tls_port` too; with `client_ca` it demands there a certificate signed by that authority (`set_tls` sets both
+    anew for the next start).
     """
 
     def __init__(
-        self, folder: Path, passwords: Mapping[str, str] | None = None, acl: str | None = None, extra: str = ""
+        self,
+        folder: Path,
+        passwords: Mapping[str, str] | None = None,
+        acl: str | None = None,
+        extra: str = "",
+        tls: Certificate | None = None,
+        client_ca: Path | None = None,
     ) -> None:
-        self.port = free_port()
+        self.port, self.tls_port = free_port(), free_port()
         self.folder = folder / f"mosquitto-{self.port}"
         self.folder.mkdir(parents=True)
         self.lines: list[str] = []
@@ -70,6 +80,20 @@ class Mosquitto:
         if acl is not None:
             self.write_acl(acl)
         self._write_config(passwords is not None, acl is not None, extra)
+        self._plain_config = self._config_file.read_text()
+        self.set_tls(tls, client_ca)
+
+    def set_tls(self, tls: Certificate | None, client_ca: Path | None = None) -> None:
+        lines: list[str] = []
+        if tls is not None:
+            lines += [f"listener {self.tls_port} 127.0.0.1", f"certfile {tls.cert_file}", f"keyfile {tls.key_file}"]
+        if client_ca is not None:
+            lines += [f"cafile {client_ca}", "require_certificate true"]
+        self._config_file.write_text("\n".join([self._plain_config, *lines, ""]))
+
+    @property
+    def _config_file(self) -> Path:
+        return self.folder / "mosquitto.conf"
 
     def _write_config(self, passwords: bool, acl: bool, extra: str) -> None:
         lines = [
@@ -87,7 +111,7 @@ class Mosquitto:
             lines.append(f"acl_file {self.folder / 'acl'}")
         if os.geteuid() == 0:
             lines.append("user root")  # it would become `mosquitto`, who may not write here
-        (self.folder / "mosquitto.conf").write_text("\n".join([*lines, extra, ""]))
+        self._config_file.write_text("\n".join([*lines, extra, ""]))
 
     def write_passwords(self, passwords: Mapping[str, str]) -> None:
         assert PASSWORDS is not None
@@ -112,9 +136,7 @@ class Mosquitto:
         """Start and wait until it listens."""
         assert PROGRAM is not None and self._process is None
         seen = len(self.lines)
-        self._process = subprocess.Popen(
-            [PROGRAM, "-c", str(self.folder / "mosquitto.conf")], stderr=subprocess.PIPE, text=True
-        )
+        self._process = subprocess.Popen([PROGRAM, "-c", str(self._config_file)], stderr=subprocess.PIPE, text=True)
         threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
         self.wait_for_line(" running", seen)
 

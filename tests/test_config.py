@@ -96,9 +96,14 @@ ENVIRONMENT = {
 }
 
 
+GO_TOGETHER = {"MQTT__PASSWORD_FILE": "MQTT__USERNAME", "MQTT__KEY_FILE": "MQTT__CERT_FILE"}
+
+
 @pytest.mark.parametrize("key", ENVIRONMENT)
 def test_every_key_may_be_set_by_the_environment_which_wins_over_the_file(monkeypatch, config, key):
     text, get, expected = ENVIRONMENT[key]
+    if key in GO_TOGETHER:
+        monkeypatch.setenv(f"PELLUCID_{GO_TOGETHER[key]}", "x")
     monkeypatch.setenv(f"PELLUCID_{key}", text)
     assert get(config()) == expected
 
@@ -173,6 +178,9 @@ CASES = {
     ),
     "an unknown protocol": ("[mqtt]", "[mqtt]\nprotocol = 4", ["mqtt.protocol", "4", "5 or 311"]),
     "a port that is none": ("[mqtt]", "[mqtt]\nport = 70000", ["mqtt.port", "70000", "65535"]),
+    "a password of nobody": ("[mqtt]", '[mqtt]\npassword_file = "/p"', ["mqtt", "password_file", "without username"]),
+    "a key of no certificate": ("[mqtt]", '[mqtt]\nkey_file = "/k"', ["mqtt", "key_file", "without cert_file"]),
+    "authorities without TLS": ("[mqtt]", '[mqtt]\ntls = false\nca_file = "/c"', ["mqtt", "tls = false", "ca_file"]),
     "an unknown device": ("[storage]", '[engines]\ndevice = "tpu"\n[storage]', ["engines.device", "'tpu'", "auto"]),
     "a negative wait": ("[[incubator]]", "[[incubator]]\nstable_s = -1", ["incubator.0.stable_s", "-1"]),
     "a wait without end": ("[[incubator]]", "[[incubator]]\nstable_s = inf", ["incubator.0.stable_s", "finite"]),

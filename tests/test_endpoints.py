@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import socket
+import ssl
+import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -10,17 +14,18 @@ from pathlib import Path
 
 import pytest
 
-from monitor.config import Http
+from monitor.config import Http, HttpTls
 from monitor.endpoints import Endpoints
 from monitor.errors import ConfigError
 from monitor.metrics import Metrics
 from monitor.notify import Notifier
+from tests.certificates import Authority, needs_openssl
 from tests.house import FakeClock, new_metrics
 
 
-def get(url: str, **headers: str) -> tuple[int, str]:
+def get(url: str, trust: ssl.SSLContext | None = None, **headers: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10, context=trust) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as fault:
         return fault.code, fault.read().decode()
@@ -81,6 +86,97 @@ def test_with_a_token_file_only_the_token_opens(metrics: Metrics, tmp_path: Path
         assert get(endpoints.url + "/metrics", Authorization="Bearer s3cret")[0] == 200
     finally:
         endpoints.stop()
+
+
+@pytest.fixture
+def guarded(metrics: Metrics, tmp_path: Path) -> Iterator[tuple[str, ssl.SSLContext]]:
+    """With TLS and a token; (address, a context that trusts its authority)."""
+    authority = Authority(tmp_path, "authority")
+    made = authority.issue("box")
+    (tmp_path / "token").write_text("s3cret\n")
+    tls = HttpTls(cert_file=made.cert_file, key_file=made.key_file)
+    endpoints = Endpoints(Http(port=0, tls=tls, token_file=tmp_path / "token"), metrics.registry, dict)
+    endpoints.start()
+    yield endpoints.url, ssl.create_default_context(cafile=authority.ca_file)
+    endpoints.stop()
+
+
+@needs_openssl
+def test_with_tls_and_a_token_only_who_trusts_the_authority_and_knows_the_token_is_answered(
+    guarded: tuple[str, ssl.SSLContext], tmp_path: Path
+) -> None:
+    url, trust = guarded
+    assert url.startswith("https://")
+    assert get(url + "/metrics", trust, Authorization="Bearer s3cret")[0] == 200
+    for path in ("/metrics", "/healthz", "/readyz", "/nowhere"):
+        assert get(url + path, trust)[0] == 401
+        assert get(url + path, trust, Authorization="Bearer wrong")[0] == 401
+        assert get(url + path, trust, Authorization="s3cret")[0] == 401
+    stranger = Authority(tmp_path, "stranger")
+    with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
+        get(url + "/metrics", ssl.create_default_context(cafile=stranger.ca_file), Authorization="Bearer s3cret")
+
+
+@needs_openssl
+def test_plain_http_to_the_tls_port_is_not_answered_and_leaves_no_traceback(
+    guarded: tuple[str, ssl.SSLContext], capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    url, trust = guarded
+    port = int(url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as line:
+        line.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer s3cret\r\n\r\n")
+        answer = b""
+        try:
+            while part := line.recv(4096):
+                answer += part
+        except ConnectionResetError:
+            answer += b""
+    assert b"HTTP/1" not in answer and b"pellucid_" not in answer
+    assert get(url + "/healthz", trust, Authorization="Bearer s3cret")[0] == 200
+    assert "Traceback" not in capfd.readouterr().err
+    assert "was not answered" in caplog.text and not [r for r in caplog.records if r.levelno > logging.INFO]
+
+
+@needs_openssl
+def test_peers_that_say_nothing_do_not_keep_others_waiting(guarded: tuple[str, ssl.SSLContext]) -> None:
+    url, trust = guarded
+    address = ("127.0.0.1", int(url.rpartition(":")[2]))
+    silent = [socket.create_connection(address, timeout=10) for _ in range(20)]  # no ClientHello
+    mute = [trust.wrap_socket(socket.create_connection(address, timeout=10), server_hostname="127.0.0.1")]  # no request
+    try:
+        began_s = time.monotonic()
+        assert get(url + "/healthz", trust, Authorization="Bearer s3cret")[0] == 200
+        assert time.monotonic() - began_s < 5.0, "a peer's time limit is 10 s"
+    finally:
+        for line in (*silent, *mute):
+            line.close()
+
+
+@needs_openssl
+def test_a_certificate_or_key_or_token_that_cannot_be_used_is_a_configuration_error_that_names_it(
+    metrics: Metrics, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path, "authority")
+    one, other = authority.issue("one"), authority.issue("other")
+    locked = tmp_path / "locked.key"
+    subprocess.run(
+        ["openssl", "ec", "-in", one.key_file, "-aes256", "-passout", "pass:x", "-out", locked],
+        check=True,
+        capture_output=True,
+    )
+    for key_file, says in (
+        (other.key_file, "KEY_VALUES_MISMATCH"),
+        (tmp_path / "absent.key", "No such file"),
+        (locked, "encrypted"),
+    ):
+        tls = HttpTls(cert_file=one.cert_file, key_file=key_file)
+        with pytest.raises(ConfigError, match=says) as told:
+            Endpoints(Http(port=0, tls=tls), metrics.registry, dict)
+        assert f"http.tls = {{ cert_file = {str(one.cert_file)!r}" in str(told.value)
+    (tmp_path / "token").write_text("\n")
+    with pytest.raises(ConfigError, match=r"http.token_file = .* it is empty"):
+        Endpoints(Http(port=0, token_file=tmp_path / "token"), metrics.registry, dict)
 
 
 def test_a_port_in_use_is_a_configuration_error_that_names_it(metrics: Metrics) -> None:

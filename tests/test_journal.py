@@ -16,9 +16,10 @@ import pytest
 import monitor.states
 from monitor.database import SCHEMA_VERSION, Database
 from monitor.errors import ConfigError, StorageError
-from monitor.journal import FileRecord, Journal
+from monitor.journal import Entry, FileRecord, Journal
+from monitor.node import Node
 from monitor.states import StateFiles
-from monitor.vocabulary import FileSeen
+from monitor.vocabulary import FileSeen, Place
 from tests.house import PLANES_UM, START, FakeClock, node_over, picture, plane_path, take_all, write_frame
 
 
@@ -97,6 +98,68 @@ def test_a_message_leaves_the_outbox_only_when_removed(tmp_path: Path) -> None:
     assert [row.row_id for row in node.journal.pending(0, 100)] == [1, 3]
     depth, oldest = node.journal.outbox_depth()
     assert (depth, oldest) == (2, clock.at)
+
+
+def end_run(node: Node, clock: FakeClock) -> None:
+    """The one run in the well ends, and no other begins."""
+    (run,) = node.journal.runs(Place("inc1", "D1", "1"))
+    node.journal.commit([Entry(run, (run, "end"), None, run.latest, (), {}, None)], clock.now())
+
+
+def deliver(journal: Journal) -> None:
+    journal.remove([row.row_id for row in journal.pending(0, 1000)])
+
+
+def told_again(journal: Journal) -> list[tuple[str, str, bool]]:
+    """(kind, topic, whether it clears) of what is said at a connect."""
+    assert all(row.retain and row.row_id == 0 for row in journal.retained())
+    return [(row.kind, row.topic, row.body == "") for row in journal.retained()]
+
+
+READING = "embryo/inc1/D1/1/reading"
+
+
+def test_a_topic_cleared_lately_is_cleared_again_at_each_connect_also_after_a_restart(tmp_path: Path) -> None:
+    clock = FakeClock()
+    node = node_over(tmp_path, clock)
+    write_frame(tmp_path / "inc", "1", START)
+    take_all(node)
+    deliver(node.journal)
+    assert told_again(node.journal) == [("reading", READING, False)]
+    end_run(node, clock)
+    assert told_again(node.journal) == [], "it waits in the outbox"
+    deliver(node.journal)
+    assert told_again(node.journal) == [("clear", READING, True)]
+    node.journal.close()
+    node = node_over(tmp_path, clock)
+    assert told_again(node.journal) == [("clear", READING, True)]
+
+
+@pytest.mark.parametrize(("hours", "again"), [(47.9, True), (48.1, False)])
+def test_a_topic_is_cleared_again_for_48_hours_of_journal_time(tmp_path: Path, hours: float, again: bool) -> None:
+    clock = FakeClock()
+    node = node_over(tmp_path, clock)
+    write_frame(tmp_path / "inc", "1", START)
+    take_all(node)
+    end_run(node, clock)
+    clock.pass_s(hours * 3600)
+    write_frame(tmp_path / "inc", "2", clock.at)
+    take_all(node)
+    deliver(node.journal)
+    assert (("clear", READING, True) in told_again(node.journal)) == again
+
+
+def test_a_topic_spoken_on_again_is_no_longer_cleared(tmp_path: Path) -> None:
+    clock = FakeClock()
+    node = node_over(tmp_path, clock)
+    write_frame(tmp_path / "inc", "1", START)
+    take_all(node)
+    end_run(node, clock)
+    clock.pass_s(30 * 3600)
+    write_frame(tmp_path / "inc", "1", clock.at)
+    take_all(node)
+    deliver(node.journal)
+    assert told_again(node.journal) == [("reading", READING, False)]
 
 
 def test_row_ids_are_never_used_again(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from monitor.delivery import ACK_LIMIT_S
 from monitor.fakes import ScriptedOutbox, ScriptedSession
-from monitor.mqtt_session import Acknowledged, Connected, Ended, Event, MqttSession, Will, read_password
+from monitor.mqtt_login import read_password
+from monitor.mqtt_session import Acknowledged, Connected, Ended, Event, MqttSession, Will
 from monitor.outbox import OutboxRow, stamped
 from monitor.publish import CONNECT_LIMIT_S, REASSERT_STATUS_S, Publisher
 from tests.mosquitto import BrokerSettings
@@ -76,11 +77,19 @@ class Desk:
         return self.outbox.put("reading", topic, json.dumps(members))
 
     def connect(self, limits: Connected | None = None) -> None:
-        """Tick until the broker has accepted a session and acknowledged its birth."""
+        """Tick until the broker has accepted a session and acknowledged its birth (and nothing more)."""
+        self.be_let_in(limits)
+        self.line.events.append(Acknowledged(self.line.sent[0][0]))
+        self.line.answered = max(1, self.line.answered)
+        self.publisher.tick()
+        assert self.publisher.connected
+
+    def be_let_in(self, limits: Connected | None = None) -> None:
+        """Tick until the broker has accepted a session."""
         self.publisher.tick()
         self.line.accept(limits)
         self.publisher.tick()
-        assert self.publisher.connected
+        assert not self.publisher.connected
 
     def answer(self, refuse_topics: Sequence[str] = ()) -> None:
         self.line.acknowledge(refuse_topics)
@@ -181,11 +190,11 @@ def test_a_refused_login_is_never_connected_and_the_attempts_grow_rarer_up_to_a_
 
 def test_a_broker_that_accepts_and_hangs_up_is_not_called_every_second(desk: Desk) -> None:
     for _ in range(4):
-        desk.connect()
+        desk.be_let_in()
         desk.lose()
         desk.seconds += 60
     desk.lose()
-    desk.connect()
+    desk.be_let_in()
     desk.lose()
     before = len(desk.sessions)
     desk.seconds += 15.5
@@ -242,6 +251,78 @@ def test_retained_topics_are_said_again_at_connect_before_the_waiting_rows(desk:
     assert desk.said() == ["alert/7", "embryo/1/reading"]
     desk.answer()
     assert ("alert", "repeated", 0) in desk.outcomes
+
+
+def test_a_broker_that_lets_us_in_and_denies_our_birth_is_not_connected_until_it_takes_it(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk.be_let_in()
+    tries = [0.0]
+    desk.answer(refuse_topics=["/status"])
+    while len(tries) < 7:
+        before = len(desk.line.sent)
+        desk.seconds += 0.5
+        desk.publisher.tick()
+        if len(desk.line.sent) > before:
+            tries.append(desk.seconds)
+            desk.answer(refuse_topics=["/status"])
+    assert not desk.publisher.connected and desk.ups == []
+    assert [later - sooner for sooner, later in itertools.pairwise(tries)] == [1, 2, 4, 8, 16, 32]
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1 and f"{ROOT}/status" in warnings[0] and "tried again" in warnings[0]
+    desk.seconds += 60
+    desk.publisher.tick()
+    desk.answer()
+    assert desk.publisher.connected and desk.ups == [(True, 1)]
+
+
+def test_retained_state_that_was_refused_is_said_again_when_the_broker_takes_it(desk: Desk) -> None:
+    desk.outbox.put("alert", "alert/7", '{"n": 1}', retain=True)
+    desk.connect()
+    desk.answer()
+    desk.lose()
+    desk.seconds += 2
+    desk.connect()
+    desk.answer(refuse_topics=["/7"])
+    desk.seconds += 1
+    desk.publisher.tick()
+    assert desk.said() == ["alert/7", "alert/7"]
+    desk.answer()
+    desk.seconds += 100
+    desk.publisher.tick()
+    assert desk.said() == ["alert/7", "alert/7"]
+
+
+def test_of_a_refused_topic_outside_the_outbox_only_the_latest_word_is_tried_again(desk: Desk) -> None:
+    desk.connect()
+    desk.publisher.publish_now("health", '{"n": 1}', True)
+    desk.answer(refuse_topics=["/health"])
+    for n in (2, 3):
+        desk.publisher.publish_now("health", json.dumps({"n": n}), True)
+    assert len(desk.line.sent) == 2, "it rests"
+    desk.seconds += 1
+    desk.publisher.tick()
+    assert [json.loads(payload)["n"] for _, topic, payload, _ in desk.line.sent[1:]] == [1, 3]
+
+
+def test_a_refused_repetition_never_follows_a_newer_row_of_its_topic(desk: Desk) -> None:
+    desk.outbox.put("reading", "a", '{"n": 1}', retain=True)
+    desk.connect()
+    desk.answer()
+    desk.lose()
+    desk.seconds += 2
+    desk.connect()
+    repeated = desk.line.sent[-1][0]
+    desk.outbox.put("reading", "a", '{"n": 2}', retain=True)
+    desk.publisher.tick()
+    desk.line.events.append(Acknowledged(repeated, "no (135)"))
+    desk.line.answered = repeated
+    desk.answer()
+    desk.seconds += 100
+    desk.publisher.tick()
+    desk.answer()
+    assert [json.loads(payload)["n"] for _, topic, payload, _ in desk.line.sent if topic.endswith("/a")] == [1, 2]
+    assert desk.left() == []
 
 
 def test_a_network_thread_that_dies_in_silence_is_noticed(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
@@ -427,7 +508,7 @@ def test_an_observer_that_raises_stops_neither_the_session_nor_the_rows(
 
     monkeypatch.setattr(desk, "published", broken)
     desk.line.acknowledge()
-    for _ in range(3):
+    for _ in range(2):
         with pytest.raises(RuntimeError):
             desk.publisher.tick()
     desk.publisher.tick()
@@ -445,7 +526,7 @@ def test_coalesced_messages_are_said_while_connected_and_forgotten_otherwise(des
 
 def test_of_coalesced_messages_that_cannot_leave_only_the_latest_is_said() -> None:
     desk = Desk(BrokerSettings(max_inflight=1))
-    desk.connect()
+    desk.be_let_in()
     for backlog in range(5):
         desk.publisher.publish_now("health", json.dumps({"backlog": backlog}), True)
     desk.answer()
@@ -660,7 +741,8 @@ def test_the_brokers_limits_and_answers_are_read_from_its_packets(
         denied = b"\x87" if protocol == 5 else b""
         line.sendall(bytes([0x40, 2 + len(denied)]) + message_id.to_bytes(2, "big") + denied)
         answer = session.next_event(5.0)
-        assert answer == Acknowledged(message_id, "Not authorized (135)" if denied else None)
+        said = "Not authorized (135): the broker's ACL does not let mqtt.username write there"
+        assert answer == Acknowledged(message_id, said if denied else None)
         session.abandon()
         assert session.join(5.0)
 

@@ -19,9 +19,12 @@ import pytest
 
 from monitor.broker import EmbeddedBroker
 from monitor.fakes import ScriptedOutbox
+from monitor.journal import Entry
 from monitor.mqtt_session import MqttSession, Will
-from monitor.outbox import OutboxRow
+from monitor.outbox import Outbox, OutboxRow
 from monitor.publish import REASSERT_STATUS_S, Publisher
+from monitor.vocabulary import Place
+from tests.house import START, FakeClock, node_over, take_all, write_frame
 from tests.mosquitto import BrokerSettings, Heard, Listener, Mosquitto, free_port, needs_mosquitto
 
 pytestmark = [pytest.mark.broker, needs_mosquitto]
@@ -37,16 +40,22 @@ class Worker:
     def __init__(self, settings: BrokerSettings, outbox: ScriptedOutbox | None = None) -> None:
         self.settings = settings
         self.outbox = outbox or ScriptedOutbox()
+        self.waiting: Outbox = self.outbox
         self.lines: list[MqttSession] = []
         self.woken = threading.Event()
         self.ahead_s = 0.0
         self.longest_tick_s = 0.0
         self.outcomes: list[tuple[str, str, int]] = []
         self.ups: list[tuple[bool, int]] = []
+        self.use(self.outbox)
+
+    def use(self, outbox: Outbox) -> None:
+        """Say what waits in this outbox."""
+        self.waiting = outbox
         self.publisher = Publisher(
-            settings,
+            self.settings,
             ROOT,
-            self.outbox,
+            outbox,
             boot_id="boot",
             version="0.1.0",
             now=lambda: datetime.now(timezone.utc),
@@ -94,7 +103,7 @@ class Worker:
         assert not self.publisher.connected
 
     def left(self) -> list[int]:
-        return [row.row_id for row in self.outbox.pending(0, 1_000_000)]
+        return [row.row_id for row in self.waiting.pending(0, 1_000_000)]
 
     def deliver(self) -> None:
         self.until(lambda: not self.left() and self.publisher.inflight == 0)
@@ -219,6 +228,40 @@ def test_retained_topics_come_back_when_the_broker_lost_its_store(broker: Mosqui
     assert set(told) == {"status", "embryo/1/reading"}
     assert json.loads(told["embryo/1/reading"])["n"] == 1
     worker.publisher.stop(1.0)
+
+
+@both_versions
+def test_what_a_killed_broker_brings_back_from_an_old_save_is_cleared_again(
+    broker: Mosquitto, protocol: int, tmp_path: Path
+) -> None:
+    clock = FakeClock()
+    node = node_over(tmp_path, clock)
+    write_frame(tmp_path / "inc", "1", START)
+    take_all(node)
+    topic = "embryo/inc1/D1/1/reading"
+    worker = worker_to(broker, protocol)
+    worker.use(node.journal)
+    worker.connect()
+    worker.deliver()
+    broker.stop()  # it saves
+    old_save = (broker.folder / "mosquitto.db").read_bytes()
+    broker.start()
+    worker.until(lambda: not worker.publisher.connected)
+    worker.connect()
+    (run,) = node.journal.runs(Place("inc1", "D1", "1"))
+    node.journal.commit([Entry(run, (run, "end"), None, run.latest, (), {}, None)], clock.now())
+    worker.deliver()
+    assert topic not in retained_on(broker.port)
+    broker.kill()
+    (broker.folder / "mosquitto.db").write_bytes(old_save)
+    broker.start()
+    assert topic in retained_on(broker.port), "the broker brought it back"
+    worker.until(lambda: not worker.publisher.connected)
+    worker.connect()
+    worker.until(lambda: ("clear", "repeated", 0) in worker.outcomes)
+    assert topic not in retained_on(broker.port)
+    worker.publisher.stop(1.0)
+    node.journal.close()
 
 
 @both_versions

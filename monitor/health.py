@@ -1,0 +1,138 @@
+"""What a node says of itself and of its incubators: message bodies, made from facts and from nothing else.
+
+Pure: no clock, no journal, no broker. Who gathers the facts and when they are told is in `monitor.bulletins`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from itertools import pairwise
+from statistics import median
+
+from monitor.vocabulary import INTENDED_USE, rfc3339
+
+HEALTH_TOPIC = "health"
+CADENCE_FRAMES = 9  # of each embryo: eight intervals, enough for a median that one gap does not move
+
+
+def incubator_topic(incubator: str) -> str:
+    """Below the root."""
+    return f"incubator/{incubator}/status"
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """An engine that serves; `sha256` of its graph; `fallback`: on another runtime than it was meant for."""
+
+    task: str
+    name: str
+    version: str
+    runtime: str
+    sha256: str
+    fallback: bool
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """Of the whole node. Ages are 0 where nothing waits; `last_step_at`: when a frame was last judged."""
+
+    version: str
+    uptime_s: float
+    frames_waiting: int
+    oldest_frame_age_s: float
+    outbox_messages: int
+    outbox_oldest_age_s: float
+    last_step_at: datetime | None
+    engines: tuple[EngineFacts, ...]
+    disk_free_bytes: int
+    storage_ok: bool
+
+
+@dataclass(frozen=True)
+class IncubatorFacts:
+    """Of one incubator. `recorded_at` is the last frame's time by our clock, `captured_at` by the incubator's."""
+
+    incubator: str
+    reachable: bool
+    captured_at: datetime | None
+    recorded_at: datetime | None
+    configured_cadence_min: float | None
+    measured_cadence_min: float | None
+    active_embryos: int
+    last_scan_at: datetime | None
+
+
+def health_body(facts: NodeFacts, boot_id: str, at: datetime) -> str:
+    """`pellucid.health/1` as of `at`; `seq`, `published_at` and `historical` are not here."""
+    return json.dumps(
+        {
+            **_head("pellucid.health/1", f"{boot_id}-health-{rfc3339(at)}", boot_id, at),
+            "version": facts.version,
+            "uptime_s": round(facts.uptime_s, 1),
+            "backlog": {"frames": facts.frames_waiting, "oldest_age_s": round(facts.oldest_frame_age_s, 1)},
+            "outbox": {"messages": facts.outbox_messages, "oldest_age_s": round(facts.outbox_oldest_age_s, 1)},
+            "last_step_at": _time(facts.last_step_at),
+            "engines": [
+                {
+                    "task": engine.task,
+                    "name": engine.name,
+                    "version": engine.version,
+                    "runtime": engine.runtime,
+                    "sha256": engine.sha256,
+                    "fallback": engine.fallback,
+                }
+                for engine in facts.engines
+            ],
+            "disk": {"free_bytes": facts.disk_free_bytes},
+            "storage": {"ok": facts.storage_ok},
+            "intended_use": INTENDED_USE,
+        }
+    )
+
+
+def incubator_body(facts: IncubatorFacts, boot_id: str, at: datetime) -> str:
+    """`pellucid.incubator/1` as of `at`."""
+    last_frame = gap_s = source = None
+    if facts.recorded_at is not None:
+        last_frame = {"captured_at": _time(facts.captured_at), "recorded_at": _time(facts.recorded_at)}
+        gap_s = round(max(0.0, (at - facts.recorded_at).total_seconds()), 1)
+    cadence_min = facts.configured_cadence_min
+    if cadence_min is not None:
+        source = "config"
+    elif facts.measured_cadence_min is not None:
+        cadence_min, source = round(facts.measured_cadence_min, 2), "measured"
+    return json.dumps(
+        {
+            **_head("pellucid.incubator/1", f"{boot_id}-{facts.incubator}-{rfc3339(at)}", boot_id, at),
+            "incubator": facts.incubator,
+            "reachable": facts.reachable,
+            "last_frame": last_frame,
+            "gap_s": gap_s,
+            "cadence_min": cadence_min,
+            "cadence_source": source,
+            "active_embryos": facts.active_embryos,
+            "last_scan_at": _time(facts.last_scan_at),
+            "intended_use": INTENDED_USE,
+        }
+    )
+
+
+def measured_cadence_min(recent_frame_keys: Iterable[Sequence[str]]) -> float | None:
+    """Median time between neighbouring frames, from each embryo's last frame names; None where no clock names two."""
+    gaps_min = []
+    for keys in recent_frame_keys:
+        times = sorted(datetime.strptime(key, "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc) for key in keys)
+        gaps_min += [(later - sooner).total_seconds() / 60 for sooner, later in pairwise(times)]
+    return median(gaps_min) if gaps_min else None
+
+
+def _head(schema: str, name: str, boot_id: str, at: datetime) -> dict[str, str]:
+    """`id` names the fact "so it stood at that moment": said again it is the same."""
+    return {"schema": schema, "id": name, "boot_id": boot_id, "occurred_at": rfc3339(at)}
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else rfc3339(moment)
