@@ -34,6 +34,7 @@ class Waiting:
     broken: dict[FileSeen, FrameError] = field(default_factory=dict)
     rivals: list[PlaneFile] = field(default_factory=list)  # a second file for a plane that is already there
     retry_at: float = 0.0  # when planes that could not be read are due to be tried again
+    excused_s: float = 0.0  # of the time since: its share was away, and no plane could come
 
     told: bool = False  # the journal has it already: a late plane makes nobody wait
 
@@ -91,6 +92,12 @@ class Assembler:
     def oldest_since(self) -> float | None:
         """Monotonic seconds at which the frame that has waited longest was first seen."""
         return min((frame.since for frames in self._waiting.values() for frame in frames.values()), default=None)
+
+    def excuse(self, seconds: float) -> None:
+        """For so long no plane could come: the deadlines of what waits move back."""
+        for frames in self._waiting.values():
+            for frame in frames.values():
+                frame.excused_s += seconds
 
     def add(self, file: PlaneFile, now: float) -> None:
         """Take in a finished file. Raises FrameError `plane` when the incubator does not declare its plane."""
@@ -196,4 +203,4 @@ class Assembler:
         return whole >= self._planes_um
 
     def _late(self, frame: Waiting, now: float) -> bool:
-        return now - frame.since >= self._deadline_s
+        return now - frame.since - frame.excused_s >= self._deadline_s

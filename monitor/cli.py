@@ -216,6 +216,7 @@ def _replay(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
+    from monitor.alert_rules import DEFAULTS
     from monitor.clock import SystemClock
     from monitor.config import Engines, read_config
     from monitor.layouts import layout
@@ -237,11 +238,13 @@ def _replay(arguments: argparse.Namespace) -> int:
             SystemClock(),
             jobs=arguments.jobs,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
+            rules=DEFAULTS if config is None else config.alerts,
             **names,
         )
     new = ", ".join(f"{count} {outcome}" for outcome, count in sorted(summary.outcomes.items())) or "nothing new"
     print(
-        f"{summary.lines} readings in {arguments.out / 'readings.jsonl'} ({new}; {summary.put_aside} files put aside)"
+        f"{summary.lines} readings in {arguments.out / 'readings.jsonl'} ({new}; {summary.put_aside} files put aside), "
+        f"{summary.alerts} words about alerts in {arguments.out / 'alerts.jsonl'}"
     )
     return 0
 

@@ -21,6 +21,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from monitor.alert_rules import Alerts
 from monitor.errors import ConfigError
 from monitor.layouts import WORD, YEARS, Layout, layout
 
@@ -181,6 +182,7 @@ class Config(BaseSettings):
     storage: Storage
     engines: Engines = Engines()
     http: Http = Http()
+    alerts: Alerts = Alerts()
 
     @model_validator(mode="after")
     def _names_differ(self) -> Config:

@@ -9,45 +9,28 @@ import logging
 import shutil
 import threading
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 
 import monitor
 from engines.load import Loaded
-from monitor.assemble import Assembled
+from monitor.assemble import FrameName
 from monitor.config import Config
 from monitor.errors import EngineError, StorageError
-from monitor.intake import Intake
 from monitor.metrics import Metrics
 from monitor.node import Node, Source, build_node
 from monitor.notify import Notifier
 from monitor.publish import Publisher
-from monitor.vocabulary import Clock, Outcome, Place, Reading
+from monitor.share import LOOK_EVERY_S, LOOK_SOON_S, Share
+from monitor.vocabulary import Alert, Clock, Outcome, Place, Reading
 from monitor.watch import Waker
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 5.0  # nobody needs to wake us: a share raises no events
-LOOK_SOON_S = 0.5  # while a file is half seen or a frame waits for its planes
-LOOK_GAP_S = 0.2  # between two looks, however many files move
-FULL_LOOK_EVERY_S = 900.0  # every folder, also those that have not changed for long
-SCAN_IS_FRESH_S = 60.0
 BATCH = 8  # embryos advanced in one transaction: short enough to finish when asked to stop
 ENGINE_STRIKES = 5  # frames lost to the engine in a row: a new process may do better
 STOP_GRACE_S = 1.5
-
-
-@dataclass
-class Look:
-    """When an incubator's folder was last looked over, and when it is to be looked over again (monotonic seconds)."""
-
-    last_s: float = -1e9
-    next_s: float = 0.0
-    full_s: float = 0.0
-    success_s: float | None = None
-    failures: int = 0
-    listening: bool = False
 
 
 @dataclass
@@ -56,7 +39,6 @@ class Standing:
 
     warm: bool = False
     store_open: bool = False
-    looks: dict[str, Look] = field(default_factory=dict)
 
 
 class Daemon:
@@ -76,6 +58,7 @@ class Daemon:
         self._waking = threading.Event()
         self._stopping = threading.Event()
         self._files_moved = threading.Event()
+        self._events_lost = threading.Event()
         self.boot_id = uuid.uuid4().hex[:16]
         self.node: Node = build_node(
             config.site.name,
@@ -86,6 +69,7 @@ class Daemon:
             self.boot_id,
             clock,
             metrics,
+            config.alerts,
         )
         self.root = f"pellucid/v1/{config.site.name}/{config.site.node}"
         self.publisher = Publisher(
@@ -99,8 +83,12 @@ class Daemon:
             wake=self.wake,
             observe=metrics,
         )
-        self._waker = Waker(self._file_event)
-        self.standing = Standing(warm=True, store_open=True, looks={name: Look() for name in self.node.intakes})
+        self._waker = Waker(self._file_event, self._overflow)
+        self.shares = [
+            Share(intake, self.node.time_zeros[name], self._waker, metrics, clock, self.wake)
+            for name, intake in self.node.intakes.items()
+        ]
+        self.standing = Standing(warm=True, store_open=True)
         self._engine_strikes = 0
         self._storage_faults = 0
         self._declare(loaded)
@@ -127,13 +115,15 @@ class Daemon:
         self._files_moved.set()
         self._waking.set()
 
+    def _overflow(self) -> None:
+        """The kernel dropped file events: only a full look finds what they would have told."""
+        self._metrics.watch_overflows.inc()
+        self._events_lost.set()
+        self._waking.set()
+
     def ready(self) -> dict[str, bool]:
         """The conditions of `/readyz`."""
-        now = self._clock.monotonic()
-        fresh = {
-            f"scan_fresh_{name}": look.success_s is not None and now - look.success_s < SCAN_IS_FRESH_S
-            for name, look in self.standing.looks.items()
-        }
+        fresh = {f"scan_fresh_{share.name}": share.fresh for share in self.shares}
         return {"engines_warm": self.standing.warm, "store_open": self.standing.store_open, **fresh}
 
     # -- the loop ------------------------------------------------------------------------------------------------------
@@ -164,10 +154,12 @@ class Daemon:
         """One pass over everything. Gives the seconds until there is something to do again at the latest."""
         moved = self._files_moved.is_set()
         self._files_moved.clear()
+        lost = self._events_lost.is_set()
+        self._events_lost.clear()
         self._storage_faults = 0
-        for intake in self.node.intakes.values():
+        for share in self.shares:
             if not self._stopping.is_set():
-                self._look(intake, moved)
+                self._look(share, moved, lost)
         worked = self._advance()
         self._publish()
         self._refresh()
@@ -175,70 +167,68 @@ class Daemon:
         if worked:
             return 0.0
         busy = not self.publisher.connected or self.publisher.inflight > 0
-        next_look_s = min(look.next_s for look in self.standing.looks.values()) - self._clock.monotonic()
+        next_look_s = min(share.next_s for share in self.shares) - self._clock.monotonic()
         return max(0.0, min(next_look_s, LOOK_SOON_S if busy else LOOK_EVERY_S))
 
-    def _look(self, intake: Intake, moved: bool) -> None:
-        now, look = self._clock.monotonic(), self.standing.looks[intake.name]
-        if moved and look.failures == 0:  # not at every event: seven planes come as fourteen of them
-            look.next_s = min(look.next_s, look.last_s + LOOK_GAP_S)
-        if now < look.next_s:
-            return
-        look.last_s = now
-        full = now >= look.full_s or look.failures > 0  # back again: what was missed is offered again at once
+    def _look(self, share: Share, moved: bool, lost: bool) -> None:
         try:
-            with self._metrics.scan.time():
-                self.node.time_zeros[intake.name].refresh()
-                intake.look(full)
-            self._listen(intake, look)
-        except OSError as fault:
-            look.failures, look.listening = look.failures + 1, False
-            look.next_s = now + min(60.0, 2.0 ** min(look.failures, 6))
-            self._metrics.share_reachable.labels(intake.name).set(0)
-            log.warning("a share is away", extra={"incubator": intake.name, "fault": str(fault)})
-            return
+            share.look(moved, lost)
         except StorageError as fault:
             self._storage_failed(fault)
-            look.next_s = now + LOOK_EVERY_S
-            return
-        if full:
-            look.full_s = now + FULL_LOOK_EVERY_S
-        look.failures, look.success_s = 0, now
-        look.next_s = now + (LOOK_EVERY_S if intake.idle else LOOK_SOON_S)
-        self._metrics.share_reachable.labels(intake.name).set(1)
-        self._metrics.scan_success.labels(intake.name).set(self._clock.now().timestamp())
-
-    def _listen(self, intake: Intake, look: Look) -> None:
-        if look.listening:
-            return
-        look.listening = True
-        try:
-            self._waker.watch(intake.root)
-        except OSError as fault:  # no inotify here: the timed look still finds everything
-            log.warning("no file events, looking by time", extra={"incubator": intake.name, "fault": str(fault)})
 
     def _advance(self) -> bool:
         """Take up to a batch of frames the whole way; whether there may be more."""
-        queues = [[(intake, name) for name in intake.due()] for intake in self.node.intakes.values()]
-        # in turn, so that one incubator's backlog does not keep another's frames waiting
-        due = [pair for turn in zip_longest(*queues) for pair in turn if pair is not None][:BATCH]
-        tried = [(intake, intake.assemble(name)) for intake, name in due]
-        batch: list[tuple[Intake, Assembled]] = [(intake, frame) for intake, frame in tried if frame is not None]
+        for share, names in self._due().items():
+            share.read(names)
+        batch = [(share.intake, frame) for share in self.shares for frame in share.frames()]
         if not batch:
             return False
         try:
-            told = self.node.pipeline.advance([frame for _, frame in batch])
+            recorded = self.node.pipeline.advance([frame for _, frame in batch])
         except StorageError as fault:
             self._storage_failed(fault)
             return False
         for intake, frame in batch:
             intake.done(frame)
         complete_at = {frame.stack.place: frame.stack.complete_at for _, frame in batch}
-        for reading in told:
+        for reading in recorded.readings:
             embryo = reading.embryo
             self._metrics.told(reading, complete_at.get(Place(embryo.incubator, embryo.dish, embryo.well)))
+        self._say_alerts(recorded.alerts)
+        self._decide_on_engine(recorded.readings)
+        for reading in recorded.readings:
             self._say(reading)
         return True
+
+    def _decide_on_engine(self, readings: Sequence[Reading]) -> None:
+        try:
+            self._say_alerts(self.node.alarms.engine(self.node.model, readings, self._clock.now()))
+        except StorageError as fault:
+            self._storage_failed(fault)
+
+    def _say_alerts(self, alerts: Sequence[Alert]) -> None:
+        for alert in alerts:
+            log.warning(
+                "alert",
+                extra={
+                    "alert_id": alert.alert_id,
+                    "kind": alert.kind,
+                    "state": alert.state.value,
+                    "subject": alert.subject.key,
+                    "value": alert.value,
+                    "text": alert.text,
+                    "id": alert.id,
+                },
+            )
+
+    def _due(self) -> dict[Share, list[FrameName]]:
+        """A batch of frames, a frame of each share in turn: one's backlog does not keep another's frames waiting."""
+        queues = [[(share, name) for name in share.due()] for share in self.shares]
+        in_turn = [pair for turn in zip_longest(*queues) for pair in turn if pair is not None]
+        due: dict[Share, list[FrameName]] = {}
+        for share, name in in_turn[:BATCH]:
+            due.setdefault(share, []).append(name)
+        return due
 
     def _say(self, reading: Reading) -> None:
         embryo, blastocyst = reading.embryo, reading.blastocyst
@@ -282,8 +272,9 @@ class Daemon:
         metrics.outbox_messages.set(depth)
         metrics.outbox_oldest.set((now - oldest).total_seconds() if oldest else 0)
         metrics.disk_free.set(shutil.disk_usage(self._config.storage.path).free)
-        for name, count in self.node.journal.open_runs().items():
-            metrics.active_embryos.labels(name).set(count)
+        runs = self.node.journal.open_runs()
+        for name in self.node.intakes:
+            metrics.active_embryos.labels(name).set(runs.get(name, 0))
 
     def summary(self) -> str:
         """One line for the supervisor."""

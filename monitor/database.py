@@ -37,8 +37,16 @@ CREATE TABLE outbox (
   row_id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, topic TEXT NOT NULL, reading TEXT, body TEXT,
   retain INTEGER NOT NULL, complete_at TEXT, recorded_at TEXT NOT NULL);
 CREATE INDEX outbox_topic ON outbox (topic);
+CREATE TABLE watching (
+  subject TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (subject, kind)) WITHOUT ROWID;
+CREATE TABLE alert (
+  number INTEGER PRIMARY KEY, alert_id TEXT NOT NULL, revision INTEGER NOT NULL, kind TEXT NOT NULL,
+  subject TEXT NOT NULL, state TEXT NOT NULL, recorded_at TEXT NOT NULL, body TEXT NOT NULL,
+  UNIQUE (alert_id, revision));
+CREATE INDEX alert_of_subject ON alert (subject);
+CREATE TABLE open_alert (alert_id TEXT PRIMARY KEY, kind TEXT NOT NULL, body TEXT NOT NULL) WITHOUT ROWID;
 """
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Database:

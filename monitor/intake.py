@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 FUTURE = timedelta(hours=24)
 
+Found = tuple[FileSeen, PlaneFile | FrameError | None]  # None: no picture of ours
+
 
 def survey(root: Path, layout: Layout, incubator: str) -> tuple[list[PlaneFile], list[tuple[FileSeen, FrameError]]]:
     """How the names below a folder read: the planes, and what would be put aside and why. Raises OSError."""
@@ -75,33 +77,61 @@ class Intake:
 
     def look(self, full: bool = False) -> int:
         """Take in what is finished and new; how many files that was. Raises OSError when the share is away."""
+        return self.take_in(self.find(full))
+
+    def find(self, full: bool = False) -> list[Found]:
+        """What is finished and new, and how its names read. Raises OSError when the share is away.
+
+        It asks the folder and nobody else, so that it may run beside the thread that works; only, nobody else may use
+        this intake meanwhile.
+        """
         if full:
             while self._unread:
                 self.watch.forget(self._unread.pop())
         files = self.watch.look(full)
         try:
-            aside = self._add(files)
+            return [(file, self._read_name(file)) for file in files]
+        except OSError:
+            self._forget(files)
+            raise
+
+    def take_in(self, found: list[Found]) -> int:
+        """Hand the planes on and put aside what is none; how many files that was. Raises StorageError."""
+        try:
+            aside = self._add(found)
             if aside:
                 self._journal.put_aside([FileRecord(self.name, file, reason=fault.reason) for file, fault in aside])
-        except (OSError, StorageError):
-            for file in files:  # adding a file twice is adding it once
-                self.watch.forget(file.path)
+        except StorageError:
+            self._forget([file for file, _ in found])
             raise
         for file, fault in aside:
             self._tell_aside(file, fault)
-        return len(files)
+        return len(found)
 
-    def _add(self, files: list[FileSeen]) -> list[tuple[FileSeen, FrameError]]:
+    def _forget(self, files: list[FileSeen]) -> None:
+        for file in files:  # adding a file twice is adding it once
+            self.watch.forget(file.path)
+
+    def _read_name(self, file: FileSeen) -> PlaneFile | FrameError | None:
+        try:
+            plane = self._layout.read(self.name, self.root, file)
+            if plane is not None:
+                self._refuse_the_future(plane)
+        except FrameError as fault:
+            return fault
+        return plane
+
+    def _add(self, found: list[Found]) -> list[tuple[FileSeen, FrameError]]:
         """Hand the planes to the assembler; the files that are none, each with the reason."""
         aside: list[tuple[FileSeen, FrameError]] = []
-        for file in files:
-            try:
-                plane = self._layout.read(self.name, self.root, file)
-                if plane is not None:
-                    self._refuse_the_future(plane)
+        for file, plane in found:
+            if isinstance(plane, FrameError):
+                aside.append((file, plane))
+            elif plane is not None:
+                try:
                     self.assembler.add(plane, self._clock.monotonic())
-            except FrameError as fault:
-                aside.append((file, fault))
+                except FrameError as fault:
+                    aside.append((file, fault))
         return aside
 
     def _refuse_the_future(self, plane: PlaneFile) -> None:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from monitor.alert_table import AlertTable, Verdict, alert_topic
 from monitor.database import Database
 from monitor.outbox import OutboxRow
 from monitor.runs import Run
-from monitor.vocabulary import FileSeen, Moment, Place, PlaneFile, Reading, rfc3339
+from monitor.vocabulary import Alert, AlertState, FileSeen, Moment, Place, PlaneFile, Reading, rfc3339
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,17 @@ class Entry:
     files: tuple[FileRecord, ...]
     states: dict[str, str]
     complete_at: datetime | None
+    verdicts: tuple[Verdict, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a transaction made true: readings and alerts as they will be told (with `seq`), in order; and the state
+    digests that no row names any more."""
+
+    readings: list[Reading]
+    alerts: list[Alert]
+    freed: set[str]
 
 
 class Journal:
@@ -56,6 +68,7 @@ class Journal:
         self._boot_id = boot_id
         self._database = Database(folder)
         self._db = self._database.connection
+        self.alerts = AlertTable(self._database)
 
     @property
     def is_new(self) -> bool:
@@ -67,12 +80,10 @@ class Journal:
 
     # -- the way in ----------------------------------------------------------------------------------------------------
 
-    def commit(self, entries: Sequence[Entry], now: datetime) -> tuple[list[Reading], set[str]]:
-        """All or nothing. Gives the readings as recorded (with `seq`) and the state digests no row names any more.
-
-        Raises StorageError (disk full, damage); then nothing has happened.
-        """
+    def commit(self, entries: Sequence[Entry], now: datetime) -> Recorded:
+        """All or nothing. Raises StorageError (disk full, damage); then nothing has happened."""
         told: list[Reading] = []
+        alerts: list[Alert] = []
         freed: set[str] = set()
         with self._database.transaction():
             for entry in entries:
@@ -83,8 +94,14 @@ class Journal:
                 freed |= self._put_states(entry.run.embryo_id, entry.states)
                 if entry.reading is not None:
                     told.append(self._put_reading(entry, entry.reading, now))
+                alerts += self._put_verdicts(entry.verdicts, entry.complete_at, now)
             freed = {digest for digest in freed if not self._named(digest)}
-        return told, freed
+        return Recorded(told, alerts, freed)
+
+    def decide(self, verdicts: Sequence[Verdict], now: datetime) -> list[Alert]:
+        """Record what was decided without a frame; the words as recorded."""
+        with self._database.transaction():
+            return self._put_verdicts(verdicts, None, now)
 
     def put_aside(self, records: Iterable[FileRecord]) -> None:
         """Record files that will not be judged, with the reason. The pictures stay where they are."""
@@ -154,14 +171,31 @@ class Journal:
             self._put_outbox("reading", reading_topic(place), reading.id, newest, complete_at, now)
         return reading
 
+    def _put_verdicts(self, verdicts: Iterable[Verdict], complete_at: datetime | None, now: datetime) -> list[Alert]:
+        words = [word for verdict in verdicts for word in self.alerts.put(verdict, self._boot_id, now)]
+        at = None if complete_at is None else complete_at.isoformat()
+        for word in words if self._boot_id is not None else ():
+            topic, cleared = alert_topic(word.alert_id), word.state is AlertState.CLEARED
+            self._put_outbox("alert", topic, None, not cleared, at, now, word.body())
+            if cleared:  # the last word is heard by whoever listens; then the topic is empty
+                self._put_outbox("clear", topic, None, True, None, now)
+        return words
+
     def _is_open(self, embryo_id: str) -> bool:
         row = self._db.execute("SELECT ended FROM run WHERE embryo_id = ?", (embryo_id,)).fetchone()
         return row is not None and row[0] is None
 
     def _put_outbox(
-        self, kind: str, topic: str, reading: str | None, retain: bool, complete_at: str | None, now: datetime
+        self,
+        kind: str,
+        topic: str,
+        reading: str | None,
+        retain: bool,
+        complete_at: str | None,
+        now: datetime,
+        text: str = "",
     ) -> None:
-        body = None if reading is not None else ""
+        body = None if reading is not None else text
         self._db.execute(
             "INSERT INTO outbox (kind, topic, reading, body, retain, complete_at, recorded_at) "
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -290,8 +324,9 @@ class Journal:
             "WHERE run.ended IS NULL ORDER BY r.incubator, r.dish, r.well"
         ).fetchall()
         waiting = {topic for (topic,) in self._db.execute("SELECT DISTINCT topic FROM outbox WHERE retain")}
-        found = [(reading_topic(Place(*row[:3])), row[3], row[4]) for row in rows]
-        return [_outbox_row(0, "reading", topic, body, 1, at) for topic, body, at in found if topic not in waiting]
+        found = [("reading", reading_topic(Place(*row[:3])), row[3], row[4]) for row in rows]
+        found += [("alert", alert_topic(name), body, None) for name, body in self.alerts.open_bodies().items()]
+        return [_outbox_row(0, kind, topic, body, 1, at) for kind, topic, body, at in found if topic not in waiting]
 
     def outbox_depth(self) -> tuple[int, datetime | None]:
         """How many messages wait, and since when the oldest does."""

@@ -46,6 +46,9 @@ class Metrics:
         self.scan_success = gauge(
             "scan_last_success_timestamp_seconds", "When the incubator's folder was last looked over.", "incubator"
         )
+        self.watch_overflows = counter(
+            "watch_overflows_total", "Times the kernel dropped file events: then all is scanned."
+        )
         self.share_reachable = gauge("share_reachable", "1 while the incubator's folder can be listed.", "incubator")
         self.active_embryos = gauge("active_embryos", "Embryos with an open run.", "incubator")
         self.queue_depth = gauge("queue_depth", "Frames seen and not yet journalled.")

@@ -15,7 +15,10 @@ import numpy as np
 from engines.contract import Engine
 from engines.load import BUNDLED_MODELS, Loaded, find_manifest, load_engine
 from engines.segments import SegmentPolicy
+from monitor.alarms import Alarms
+from monitor.alert_rules import DEFAULTS, Alerts
 from monitor.config import Engines, Incubator
+from monitor.decide import Voice
 from monitor.errors import ConfigError, EngineError
 from monitor.intake import Intake
 from monitor.journal import Journal
@@ -53,6 +56,7 @@ class Node:
 
     journal: Journal
     memory: Memory
+    alarms: Alarms
     pipeline: Pipeline
     intakes: dict[str, Intake]
     time_zeros: dict[str, TimeZero]
@@ -76,6 +80,7 @@ def build_node(
     boot_id: str | None,
     clock: Clock,
     metrics: Metrics,
+    rules: Alerts = DEFAULTS,
 ) -> Node:
     """Put a node together over `storage`. Raises ConfigError, StorageError."""
     manifest = loaded.manifest
@@ -98,6 +103,7 @@ def build_node(
     memory = Memory(
         journal, states, policy, manifest.name, facts, lambda outcome: metrics.restores.labels(outcome).inc()
     )
+    alarms = Alarms(journal, rules, Voice(site, node))
     pipeline = Pipeline(
         policy,
         manifest.preprocess,
@@ -105,6 +111,7 @@ def build_node(
         memory,
         journal,
         Speaker(site, node, {manifest.name: manifest.graph.sha256}),
+        alarms,
         clock.now,
         lambda reason: metrics.step_failures.labels(manifest.name, reason).inc(),
         metrics.step.labels(manifest.name).time,
@@ -115,7 +122,7 @@ def build_node(
         )
         for source in sources
     }
-    return Node(journal, memory, pipeline, intakes, time_zeros, manifest.name)
+    return Node(journal, memory, alarms, pipeline, intakes, time_zeros, manifest.name)
 
 
 def check_planes(incubator: Incubator, model: str, counts: tuple[int, ...]) -> None:

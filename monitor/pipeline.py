@@ -1,4 +1,4 @@
-"""The way of a frame, in one place: observe -> step(state) -> read -> journal + outbox (one transaction).
+"""The way of a frame, in one place: observe -> step(state) -> read -> decide -> journal + outbox (one transaction).
 
 It composes the stages and holds no I/O of its own; what it is given does. A frame is either told and remembered, or it
 has not happened and may be offered again.
@@ -15,14 +15,15 @@ from datetime import datetime
 from engines.manifest import Preprocess
 from engines.preprocess import fit_stack
 from engines.segments import SegmentMemory, SegmentPolicy
+from monitor.alarms import Alarms
 from monitor.assemble import Assembled
 from monitor.errors import EngineError
-from monitor.journal import Entry, FileRecord, Journal
+from monitor.journal import Entry, FileRecord, Journal, Recorded
 from monitor.memory import Memory
 from monitor.observe import observe
 from monitor.read import Judgement, Speaker, make_reading
 from monitor.runs import Fate, Visit, after_visit
-from monitor.vocabulary import Observation, Reading
+from monitor.vocabulary import Observation
 
 log = logging.getLogger(__name__)
 
@@ -46,17 +47,18 @@ class Pipeline:
         memory: Memory,
         journal: Journal,
         speaker: Speaker,
+        alarms: Alarms,
         now: Callable[[], datetime],
         count_failure: Callable[[str], None] = lambda reason: None,
         time_step: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self._policy, self._preprocess, self._model = policy, preprocess, model
         self._memory, self._journal = memory, journal
-        self._speaker, self._now = speaker, now
+        self._speaker, self._alarms, self._now = speaker, alarms, now
         self._count_failure, self._time_step = count_failure, time_step
 
-    def advance(self, frames: Sequence[Assembled]) -> list[Reading]:
-        """Take one frame of each of several embryos the whole way; the readings as they were recorded.
+    def advance(self, frames: Sequence[Assembled]) -> Recorded:
+        """Take one frame of each of several embryos the whole way; the readings and alerts as they were recorded.
 
         Raises StorageError when they could not be recorded: then nothing has happened and the frames may come again.
         """
@@ -64,11 +66,11 @@ class Pipeline:
         due = [index for index, visit in enumerate(visits) if visit.fate is Fate.STEP]
         judged = dict(zip(due, self._judge([visits[index] for index in due]), strict=True))
         entries = [self._entry(frame, visits[i], judged.get(i)) for i, frame in enumerate(frames)]
-        told, freed = self._journal.commit(entries, self._now())
+        recorded = self._journal.commit(entries, self._now())
         for index, visit in enumerate(visits):
             self._remember(visit, judged.get(index))
-        self._memory.drop_files(freed)
-        return told
+        self._memory.drop_files(recorded.freed)
+        return recorded
 
     def _judge(self, visits: Sequence[Visit]) -> list[Judged]:
         """One answer for each; when a batch fails, each row is tried alone, so that one bad frame spoils no other."""
@@ -115,6 +117,7 @@ class Pipeline:
             files=_records(frame, visit.run.embryo_id),
             states={} if changed is None else {self._model: self._memory.save(changed)},
             complete_at=frame.stack.complete_at,
+            verdicts=self._alarms.after(visit, reading),
         )
 
     def _remember(self, visit: Visit, judged: Judged | None) -> None:

@@ -1,4 +1,5 @@
-"""Recorded frames through the same way as live ones, as fast as it goes: `readings.jsonl`, a line for each frame.
+"""Recorded frames through the same way as live ones, as fast as it goes: `readings.jsonl`, a line for each frame, and
+`alerts.jsonl`, a line for each word about an alert that frames raise (a replay knows no silence and no full disk).
 
 It is resumable: a journal of its own below OUT remembers what was done. Nothing is sent. Two replays of the same
 frames with the same models give the same bytes.
@@ -7,7 +8,7 @@ frames with the same models give the same bytes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from engines.load import Loaded
+from monitor.alert_rules import DEFAULTS, Alerts
 from monitor.assemble import Assembled
 from monitor.config import Incubator
 from monitor.errors import ConfigError
@@ -32,10 +34,11 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Summary:
-    """What a replay came to: readings by outcome (of this run), lines written, files put aside."""
+    """What a replay came to: readings by outcome (of this run), lines of readings and alerts, files put aside."""
 
     outcomes: dict[str, int]
     lines: int
+    alerts: int
     put_aside: int
 
 
@@ -81,10 +84,14 @@ def replay(
     node_name: str = "replay",
     jobs: int = 1,
     progress: Progress = lambda done, total: None,
+    rules: Alerts = DEFAULTS,
 ) -> Summary:
-    """Take every frame of the sources the whole way and write OUT/readings.jsonl. Raises ConfigError, StorageError."""
+    """Take every frame of the sources the whole way and write OUT/readings.jsonl and OUT/alerts.jsonl.
+
+    Raises ConfigError, StorageError.
+    """
     metrics = Metrics(CollectorRegistry(), clock.now)
-    node = build_node(site, node_name, given, loaded, out / "journal", None, clock, metrics)
+    node = build_node(site, node_name, given, loaded, out / "journal", None, clock, metrics, rules)
     outcomes: dict[str, int] = {}
     try:
         for intake in node.intakes.values():
@@ -92,16 +99,17 @@ def replay(
         total, done = sum(len(intake.assembler) for intake in node.intakes.values()), 0
         with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
             while batch := _next_batch(node, pool):
-                for reading in node.pipeline.advance([frame for _, frame in batch]):
+                for reading in node.pipeline.advance([frame for _, frame in batch]).readings:
                     outcomes[reading.outcome.value] = outcomes.get(reading.outcome.value, 0) + 1
                 for intake, frame in batch:
                     intake.done(frame)
                 done += len(batch)
                 progress(done, total)
-        lines = _write(node, out / "readings.jsonl")
+        lines = _write(node.journal.bodies(), out / "readings.jsonl")
+        alerts = _write(node.journal.alerts.bodies(), out / "alerts.jsonl")
     finally:
         node.journal.close()
-    return Summary(outcomes, lines, _put_aside(metrics))
+    return Summary(outcomes, lines, alerts, _put_aside(metrics))
 
 
 def _next_batch(node: Node, pool: Executor) -> list[tuple[Intake, Assembled]]:
@@ -111,12 +119,12 @@ def _next_batch(node: Node, pool: Executor) -> list[tuple[Intake, Assembled]]:
     return [(intake, frame) for (intake, _), frame in zip(due, frames, strict=True) if frame is not None]
 
 
-def _write(node: Node, path: Path) -> int:
+def _write(bodies: Iterable[str], path: Path) -> int:
     """Whole or not at all: a reader never meets half a file."""
     lines = 0
     draft = path.with_suffix(".part")
     with draft.open("w", encoding="utf-8", newline="\n") as file:
-        for body in node.journal.bodies():
+        for body in bodies:
             file.write(body + "\n")
             lines += 1
     draft.replace(path)

@@ -3,21 +3,34 @@
 Events overflow (python-watchdog #654), never come from NFS and SMB, and do not tell of files that were there before;
 so every look lists folders and compares sizes and times of change with what is already known. The first look is a look
 like any other. It opens no file and knows no layout.
+
+A call on a mount that hangs does not come back: whoever must not hang asks from a thread of its own.
 """
 
 from __future__ import annotations
 
 import errno
+import importlib
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from watchdog.events import FileClosedEvent, FileMovedEvent, FileSystemEvent, FileSystemEventHandler
+from watchdog.events import (
+    DirCreatedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
 from watchdog.observers import Observer
-from watchdog.observers.api import BaseObserver, ObservedWatch
+from watchdog.observers.api import BaseObserver
+from watchdog.utils import UnsupportedLibcError
 
 from monitor.vocabulary import FileSeen
 
@@ -69,6 +82,12 @@ class Watch:
         self._closed: set[str] = set()
         self._stable_s = stable_s
         self._monotonic = monotonic
+        self.steps = 0  # folders and files looked at so far: who waits for a long look sees that it moves
+
+    @property
+    def known(self) -> int:
+        """Files that are known, here or by the journal."""
+        return len(self._handed) + len(self._unsettled)
 
     @property
     def unsettled(self) -> int:
@@ -91,11 +110,12 @@ class Watch:
         seen: set[str] = set()
         self._waiting_in = {path.rpartition("/")[0] for path in self._unsettled}
         try:
-            found = list(self._walk(now, full))  # the whole walk first: a share may go away in the middle of it
+            found = list(self._walk(full))  # the whole walk first: a share may go away in the middle of it
         except OSError:
             self._folders.clear()
             raise
         self._looked = True
+        now = self._monotonic()  # a walk may take long; what it saw was seen no later than this
         for path, stamp in found:
             seen.add(path)
             if self._handed.get(path) == stamp:
@@ -121,12 +141,12 @@ class Watch:
         self._handed.pop(path, None)
         self._folders.clear()
 
-    def _walk(self, now: float, full: bool) -> Iterator[tuple[str, Stamp]]:
+    def _walk(self, full: bool) -> Iterator[tuple[str, Stamp]]:
         todo = [""]
         while todo:
             folder = todo.pop()
             try:
-                children, files = self._list(folder, now, full)
+                children, files = self._list(folder, full)
             except OSError as fault:
                 self._folders.pop(folder, None)
                 if not folder or fault.errno not in (*_GONE, *_CLOSED):
@@ -139,10 +159,12 @@ class Watch:
             todo.extend(children)
             yield from files
 
-    def _list(self, folder: str, now: float, full: bool) -> tuple[tuple[str, ...], list[tuple[str, Stamp]]]:
+    def _list(self, folder: str, full: bool) -> tuple[tuple[str, ...], list[tuple[str, Stamp]]]:
         """The folders and files in a folder; no files when it is skipped because nothing has moved in it."""
         here = self.root / folder
         mtime_ns = here.stat().st_mtime_ns
+        now = self._monotonic()
+        self.steps += 1
         last = self._folders.get(folder)
         if last is None or last.mtime_ns != mtime_ns:
             last = self._folders[folder] = _Folder(mtime_ns, changed_at=now, listed_at=now)
@@ -152,6 +174,7 @@ class Watch:
         children: list[str] = []
         with os.scandir(here) as entries:
             for entry in entries:
+                self.steps += 1
                 path = f"{folder}/{entry.name}" if folder else entry.name
                 if entry.is_dir(follow_symlinks=False):
                     children.append(path)
@@ -183,28 +206,138 @@ def _printable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-class Waker(FileSystemEventHandler):
-    """Calls `wake` when a file below one of the roots was closed or moved; whoever wakes looks for himself."""
+@dataclass(frozen=True)
+class Root:
+    """What stands at a share's root: another `identity` (device, inode) is another mount, or a folder made anew."""
 
-    def __init__(self, wake: Callable[[], None]) -> None:
-        self._wake = wake
-        self._observer: BaseObserver = Observer()
-        self._watches: dict[Path, ObservedWatch] = {}
+    identity: tuple[int, int]
+    empty: bool
+
+
+def probe(root: Path) -> Root:
+    """Ask the share itself whether it is there. Raises OSError; does not come back where the mount hangs."""
+    os.statvfs(root)  # the server answers: the folder's own facts may come from a cache, up to a minute old on NFS
+    facts = root.stat()
+    with os.scandir(root) as entries:
+        return Root((facts.st_dev, facts.st_ino), next(entries, None) is None)
+
+
+# Files that are closed or renamed are what we wait for. One moved in from outside the root is only "created"; a new
+# folder must wake us too: what was closed in it before watchdog listened there (its new-directory race) raises nothing.
+# watchdog before 7.1 does not even listen in new folders unless their creation is asked for.
+_KINDS: list[type[FileSystemEvent]] = [
+    *(FileClosedEvent, FileCreatedEvent, FileMovedEvent),
+    *(DirCreatedEvent, DirMovedEvent),
+]
+
+
+class Waker(FileSystemEventHandler):
+    """Calls `wake` when something below one of the roots was closed, made or moved; whoever wakes looks for himself.
+
+    `overflowed` is called when the kernel dropped events because nobody read them in time. Both are called from other
+    threads. Each root has an observer of its own, so that a mount that hangs makes no other one deaf.
+    """
+
+    def __init__(self, wake: Callable[[], None], overflowed: Callable[[], None] = lambda: None) -> None:
+        self._wake, self.overflowed = wake, overflowed
+        self._lock = threading.Lock()
+        self._observers: dict[Path, BaseObserver] = {}
+        self._running = threading.Event()
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         self._wake()
 
     def watch(self, root: Path) -> None:
-        """Listen below `root`. Raises OSError (share away, no inotify watches left): then only the timed scan looks."""
-        if (stale := self._watches.pop(root, None)) is not None:  # the share was away: the old watch is deaf
-            self._observer.unschedule(stale)
-        kinds: list[type[FileSystemEvent]] = [FileClosedEvent, FileMovedEvent]
-        self._watches[root] = self._observer.schedule(self, str(root), recursive=True, event_filter=kinds)
+        """Listen below `root`, anew if we did. It does nothing before `start` or after `stop`.
+
+        Raises OSError (share away, no inotify watches left): then only the timed scan looks. It walks the whole tree,
+        and where the mount hangs it does not come back.
+        """
+        with self._lock:
+            if not self._running.is_set():
+                return
+            stale = self._observers.pop(root, None)
+        if stale is not None:  # the share was away: the old watch is deaf
+            stale.stop()
+        observer: BaseObserver = Observer()
+        try:
+            observer.schedule(self, str(root), recursive=True, event_filter=_KINDS)
+            observer.start()
+        except OSError:
+            observer.stop()
+            raise
+        with self._lock:
+            if self._running.is_set():
+                self._observers[root] = observer
+                return
+        observer.stop()
+
+    def hears(self, root: Path) -> bool:
+        """Whether all threads that listen below `root` are alive; they end when the root is removed."""
+        with self._lock:
+            observer = self._observers.get(root)
+        return observer is not None and observer.is_alive() and all(part.is_alive() for part in observer.emitters)
+
+    @property
+    def running(self) -> bool:
+        return self._running.is_set()
 
     def start(self) -> None:
-        self._observer.start()
+        self._running.set()
+        if _count_overflows():
+            _listeners.add(self)
+        else:
+            log.warning("dropped file events are not counted: this version of watchdog hides them")
 
     def stop(self) -> None:
-        if self._observer.is_alive():
-            self._observer.stop()
-            self._observer.join(timeout=1)
+        """Let go, within a second: the threads of a mount that hangs are left behind."""
+        _listeners.discard(self)
+        with self._lock:
+            self._running.clear()
+            observers = list(self._observers.values())
+            self._observers.clear()
+
+        def let_go() -> None:
+            for observer in observers:
+                observer.stop()
+
+        if observers:
+            letting_go = threading.Thread(target=let_go, name="waker-stop", daemon=True)
+            letting_go.start()
+            letting_go.join(timeout=1)
+
+
+_Record = tuple[int, int, int, bytes]  # inotify's: watch descriptor, mask, cookie, name
+_Q_OVERFLOW = 0x4000  # inotify(7): IN_Q_OVERFLOW, with the watch descriptor -1
+_listeners: set[Waker] = set()
+
+
+def _count_overflows() -> bool:
+    """Look over watchdog's shoulder while it takes the kernel's records apart; whether that is possible.
+
+    It drops the record of an overflow without a word (up to 6), or only logs it (7). The one place that both have is
+    the static `_parse_event_buffer`; in another version, or without inotify, overflows go uncounted.
+    """
+    try:
+        module = importlib.import_module("watchdog.observers.inotify_c")
+    except (ImportError, UnsupportedLibcError):  # no inotify on this machine
+        return False
+    owner = getattr(module, "InotifyFD", None) or getattr(module, "Inotify", None)
+    parse = getattr(owner, "_parse_event_buffer", None)
+    if owner is None or parse is None:
+        return False
+    if not hasattr(parse, "tells_overflows"):
+        owner._parse_event_buffer = staticmethod(_telling(parse))
+    return True
+
+
+def _telling(parse: Callable[[bytes], Iterable[_Record]]) -> Callable[[bytes], Iterator[_Record]]:
+    def told(event_buffer: bytes) -> Iterator[_Record]:
+        for record in parse(event_buffer):
+            if record[0] == -1 and record[1] & _Q_OVERFLOW:
+                for listener in list(_listeners):
+                    listener.overflowed()
+            yield record
+
+    told.tells_overflows = True  # type: ignore[attr-defined]
+    return told

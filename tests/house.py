@@ -124,6 +124,6 @@ def take_all(node: Node) -> list[Reading]:
             frame = intake.assemble(due[0])
             if frame is None:
                 break
-            told += node.pipeline.advance([frame])
+            told += node.pipeline.advance([frame]).readings
             intake.done(frame)
     return told

@@ -114,6 +114,15 @@ def test_keys_of_keys_and_lists_may_be_set_by_the_environment_too(monkeypatch, c
     assert (read.incubator[0].name, read.incubator[0].planes) == ("inc9", (0,))
 
 
+def test_a_limit_of_an_alert_may_be_set_by_the_environment_and_the_others_stay(monkeypatch, config):
+    monkeypatch.setenv("PELLUCID_ALERTS__LOW_BLASTOCYST_PROBABILITY__ENTER", "0.05")
+    monkeypatch.setenv("PELLUCID_ALERTS__FRAME_GAP__ENABLED", "false")
+    read = config("[storage]", "[alerts.low_blastocyst_probability]\nfrom_hpi = 100\n[storage]").alerts
+    rule = read.low_blastocyst_probability
+    assert (rule.enter, rule.leave, rule.from_hpi) == (0.05, 0.2, 100)
+    assert not read.frame_gap.enabled
+
+
 def test_every_key_of_the_file_stands_in_the_test_above():
     sections = {"site": "Site", "mqtt": "Mqtt", "storage": "Storage", "engines": "Engines", "http": "Http"}
     keys = {
@@ -170,6 +179,12 @@ CASES = {
     "a skew that is no number": ("[[incubator]]", "[[incubator]]\nclock_skew_s = nan", ["clock_skew_s", "finite"]),
     "a skew past all calendars": ("[[incubator]]", "[[incubator]]\nclock_skew_s = 1e300", ["clock_skew_s", "1e+300"]),
     "no cadence": ("[[incubator]]", "[[incubator]]\ncadence_min = 0", ["incubator.0.cadence_min", "greater than 0"]),
+    "an alert that nobody knows": ("[storage]", "[alerts.low]\nenter = 1\n[storage]", ["alerts.low", "no such key"]),
+    "an alert that leaves before it enters": (
+        "[storage]",
+        "[alerts.storage_low]\nenter = 5\n[storage]",
+        ["alerts.storage_low", "leave = 3.0 must be above enter = 5.0"],
+    ),
     "a page beyond loopback": ("[storage]", '[http]\nhost = "0.0.0.0"\n[storage]', ["http", "token_file", "tls"]),
 }
 

@@ -71,7 +71,7 @@ def test_a_restart_between_any_two_frames_changes_no_reading(tmp_path: Path, clo
         intake.look()
         frame = intake.assemble(intake.due()[0])
         assert frame is not None
-        restarted += [reading.body() for reading in node.pipeline.advance([frame])]
+        restarted += [reading.body() for reading in node.pipeline.advance([frame]).readings]
         node.journal.close()
         assert len(restarted) == k + 1
     assert restarted == straight
@@ -212,7 +212,7 @@ def test_an_engine_fault_loses_one_frame_of_one_embryo_only(tmp_path: Path, cloc
     (intake,) = node.intakes.values()
     intake.look()
     frames = [intake.assemble(name) for name in intake.due()]
-    told = node.pipeline.advance([frame for frame in frames if frame is not None])
+    told = node.pipeline.advance([frame for frame in frames if frame is not None]).readings
     assert [reading.outcome for reading in told] == [Outcome.JUDGED, Outcome.ENGINE_FAILED]
     assert told[1].blastocyst is None
     assert "not_finite" in told[1].quality.flags

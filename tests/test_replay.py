@@ -40,8 +40,8 @@ def test_two_replays_give_the_same_bytes_and_a_second_run_into_the_same_folder_a
     first = run(tmp_path / "rec", tmp_path / "a", scripted())
     run(tmp_path / "rec", tmp_path / "b", scripted(), jobs=4)
     again = run(tmp_path / "rec", tmp_path / "a", scripted())
-    assert first == Summary({"judged": 27}, 27, 0)
-    assert again == Summary({}, 27, 0)
+    assert first == Summary({"judged": 27}, lines=27, alerts=0, put_aside=0)
+    assert again == Summary({}, lines=27, alerts=0, put_aside=0)
     assert (tmp_path / "a" / "readings.jsonl").read_bytes() == (tmp_path / "b" / "readings.jsonl").read_bytes()
 
 

@@ -236,3 +236,35 @@ def test_sigterm_with_the_broker_away_still_leaves_within_5_seconds(tmp_path: Pa
     service = Service(config)
     service.wait_for_readings(3)
     assert service.terminate(5.0) == 0
+
+
+def retained(port: int) -> dict[str, bytes]:
+    """What a newcomer is told, by topic below the root."""
+    with Listener(port, "pellucid/#") as newcomer:
+        newcomer.publish("end/of/retained", b"")  # answered after the retained messages were sent
+        return {one.topic.removeprefix("pellucid/v1/lab/box/"): one.payload for one in newcomer.take()}
+
+
+def alerts(heard: list[Any]) -> list[dict[str, Any]]:
+    return [one.body for one in heard if "/alert/" in one.topic and one.payload]
+
+
+def test_an_alert_survives_a_kill_stands_retained_while_open_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path) as broker, Listener(broker.port) as listener:
+        config = write_config(tmp_path, broker.port, deadline_s=0.5)
+        service = Service(config)
+        moments = [START + k * timedelta(minutes=20) for k in range(10)]
+        for at in moments[:4]:
+            write_frame(tmp_path / "inc1", "1", at, PLANES_UM[:6])
+        (raised,) = alerts(listener.wait_for(lambda heard: len(alerts(heard)) >= 1, LIMIT_S))
+        service.kill()
+        assert json.loads(retained(broker.port)[f"alert/{raised['alert_id']}"])["id"] == raised["id"]
+        service = Service(config)
+        for at in moments[4:]:
+            write_frame(tmp_path / "inc1", "1", at)
+        told = alerts(listener.wait_for(lambda heard: any(one["state"] == "cleared" for one in alerts(heard)), LIMIT_S))
+        assert {one["alert_id"] for one in told} == {raised["alert_id"]}
+        assert told[-1]["why_cleared"] == "recovered"
+        listener.wait_for(lambda heard: any("/alert/" in one.topic and not one.payload for one in heard), LIMIT_S)
+        assert not any(topic.startswith("alert/") for topic in retained(broker.port))
+        assert service.terminate() == 0

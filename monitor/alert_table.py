@@ -1,0 +1,94 @@
+"""The alerts' rows in the journal: what is remembered between two words, and every word that was said.
+
+It writes inside a transaction that somebody else has opened; it decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from monitor.database import Database
+from monitor.decide import EMPTY, Watching
+from monitor.vocabulary import Alert, AlertState, AlertSubject, rfc3339
+
+CLEARED_IS_RECENT = timedelta(hours=48)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was decided on one subject: the words to say, and the watchings that differ from what is stored, by kind.
+
+    `ended`: the subject is no more; nothing of it is watched any longer.
+    """
+
+    subject: AlertSubject
+    watchings: Mapping[str, Watching] = field(default_factory=dict)
+    words: tuple[Alert, ...] = ()
+    ended: bool = False
+
+
+class AlertTable:
+    """Rows of alerts over one database connection."""
+
+    def __init__(self, database: Database) -> None:
+        self._database, self._db = database, database.connection
+
+    def watchings(self, subject: str) -> dict[str, Watching]:
+        """What is remembered of a subject, by kind."""
+        rows = self._db.execute("SELECT kind, body FROM watching WHERE subject = ?", (subject,))
+        return {kind: Watching.model_validate_json(body) for kind, body in rows}
+
+    def put(self, verdict: Verdict, boot_id: str | None, now: datetime) -> list[Alert]:
+        """Store a verdict; its words as recorded (with `seq` where there is a boot id). Inside a transaction."""
+        key = verdict.subject.key
+        for kind, watching in verdict.watchings.items():
+            if watching == EMPTY:
+                self._db.execute("DELETE FROM watching WHERE subject = ? AND kind = ?", (key, kind))
+            else:
+                body = watching.model_dump_json(exclude_defaults=True)
+                self._db.execute("INSERT OR REPLACE INTO watching VALUES (?, ?, ?)", (key, kind, body))
+        if verdict.ended:
+            self._db.execute("DELETE FROM watching WHERE subject = ?", (key,))
+        return [self._put_word(word, key, boot_id, now) for word in verdict.words]
+
+    def _put_word(self, word: Alert, subject: str, boot_id: str | None, now: datetime) -> Alert:
+        if boot_id is not None:
+            word = word.model_copy(update={"seq": self._database.count("seq"), "boot_id": boot_id})
+        body = word.body()
+        self._db.execute(
+            "INSERT INTO alert (alert_id, revision, kind, subject, state, recorded_at, body) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (word.alert_id, word.revision, word.kind, subject, word.state.value, rfc3339(now), body),
+        )
+        if word.state is AlertState.CLEARED:
+            self._db.execute("DELETE FROM open_alert WHERE alert_id = ?", (word.alert_id,))
+        else:
+            self._db.execute("INSERT OR REPLACE INTO open_alert VALUES (?, ?, ?)", (word.alert_id, word.kind, body))
+        return word
+
+    def open_bodies(self) -> dict[str, str]:
+        """alert_id -> the last word about each alert that stands open."""
+        return dict(self._db.execute("SELECT alert_id, body FROM open_alert ORDER BY alert_id").fetchall())
+
+    def open_counts(self) -> dict[str, int]:
+        """kind -> how many stand open."""
+        return dict(self._db.execute("SELECT kind, COUNT(*) FROM open_alert GROUP BY kind").fetchall())
+
+    def lately_cleared(self, now: datetime) -> list[str]:
+        """Alert ids whose topic was cleared so lately that a broker killed before it saved may bring it back."""
+        rows = self._db.execute(
+            "SELECT alert_id FROM alert WHERE state = ? AND recorded_at > ? ORDER BY number",
+            (AlertState.CLEARED.value, rfc3339(now - CLEARED_IS_RECENT)),
+        )
+        return [alert_id for (alert_id,) in rows]
+
+    def bodies(self) -> Iterator[str]:
+        """Every word's JSON text: by subject, in order of saying."""
+        return (body for (body,) in self._db.execute("SELECT body FROM alert ORDER BY subject, number"))
+
+
+def alert_topic(alert_id: str) -> str:
+    """Below the root."""
+    return f"alert/{alert_id}"

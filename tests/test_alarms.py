@@ -1,0 +1,178 @@
+"""Alerts in the way of a frame: recorded with their reading, remembered over restarts, told and cleared."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from engines.scripted_engine import ScriptedEngine
+from monitor.alarms import Silence
+from monitor.errors import StorageError
+from monitor.journal import Journal
+from monitor.node import Node
+from monitor.vocabulary import Reading
+from tests.house import PLANES_UM, START, FakeClock, node_over, scripted, take_all, write_frame
+
+MIN = timedelta(minutes=1)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(START + timedelta(days=6))
+
+
+def words(node: Node) -> list[dict]:
+    return [json.loads(body) for body in node.journal.alerts.bodies()]
+
+
+def told(node: Node) -> list[tuple[str, str]]:
+    return [(word["kind"], word["state"]) for word in words(node)]
+
+
+def outbox(node: Node) -> list[tuple[str, str, bool]]:
+    return [(row.kind, row.topic, row.retain) for row in node.journal.pending(0, 10_000) if row.kind != "reading"]
+
+
+def short_of_planes(root: Path, count: int, first: int = 0) -> None:
+    for k in range(first, first + count):
+        write_frame(root, "1", START + 20 * k * MIN, PLANES_UM[:6])
+
+
+def test_an_alert_is_recorded_with_the_reading_that_raises_it_and_stands_retained(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    node = node_over(tmp_path, clock)
+    short_of_planes(tmp_path / "inc", 4)
+    readings = take_all(node)
+    (word,) = words(node)
+    assert (word["kind"], word["state"], word["boot_id"]) == ("imaging_degraded", "raised", "boot1")
+    assert word["evidence"]["readings"][-1] == readings[-1].id
+    assert word["seq"] == readings[-1].seq + 1  # type: ignore[operator]
+    assert outbox(node) == [("alert", f"alert/{word['alert_id']}", True)]
+
+
+def test_a_cleared_alert_says_its_last_word_and_empties_its_topic(tmp_path: Path, clock: FakeClock) -> None:
+    node = node_over(tmp_path, clock)
+    short_of_planes(tmp_path / "inc", 4)
+    take_all(node)
+    for k in range(4, 10):
+        write_frame(tmp_path / "inc", "1", START + 20 * k * MIN)
+    take_all(node)
+    assert told(node) == [("imaging_degraded", "raised"), ("imaging_degraded", "cleared")]
+    topic = f"alert/{words(node)[0]['alert_id']}"
+    assert outbox(node) == [("alert", topic, True), ("alert", topic, False), ("clear", topic, True)]
+    node.journal.remove([row.row_id for row in node.journal.pending(0, 10_000)])
+    assert [row for row in node.journal.retained() if row.topic == topic and row.body] == []
+
+
+def test_an_open_alert_is_among_what_is_said_again_at_every_connect(tmp_path: Path, clock: FakeClock) -> None:
+    node = node_over(tmp_path, clock)
+    short_of_planes(tmp_path / "inc", 4)
+    take_all(node)
+    node.journal.remove([row.row_id for row in node.journal.pending(0, 10_000)])
+    again = {row.topic: json.loads(row.body) for row in node.journal.retained() if row.kind == "alert"}
+    assert list(again.values()) == words(node)
+
+
+def test_a_restart_between_any_two_frames_changes_no_alert(tmp_path: Path, clock: FakeClock) -> None:
+    for name in ("straight", "broken"):
+        (tmp_path / name).mkdir()
+        short_of_planes(tmp_path / name / "inc", 8)
+        for k in range(8, 16):
+            write_frame(tmp_path / name / "inc", "1", START + 20 * k * MIN)
+    straight = node_over(tmp_path / "straight", clock)
+    take_all(straight)
+    for _ in range(16):
+        node = node_over(tmp_path / "broken", clock)
+        (intake,) = node.intakes.values()
+        intake.look(full=True)
+        frame = intake.assemble(intake.due()[0])
+        assert frame is not None
+        node.pipeline.advance([frame])
+        node.journal.close()
+    assert words(node_over(tmp_path / "broken", clock)) == words(straight)
+    assert [word["state"] for word in words(straight)] == ["raised", "updated", "cleared"]
+
+
+def test_an_alert_whose_reading_could_not_be_recorded_has_not_been_raised(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = node_over(tmp_path, clock)
+    short_of_planes(tmp_path / "inc", 3)
+    take_all(node)
+    short_of_planes(tmp_path / "inc", 1, first=3)
+
+    def full(*_: object) -> None:
+        raise StorageError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "_put_verdicts", full)
+        with pytest.raises(StorageError):
+            take_all(node)
+    assert words(node) == []
+    take_all(node)
+    assert told(node) == [("imaging_degraded", "raised")]
+
+
+def test_the_end_of_a_run_clears_its_alerts_and_forgets_what_was_watched(tmp_path: Path, clock: FakeClock) -> None:
+    node = node_over(tmp_path, clock)
+    short_of_planes(tmp_path / "inc", 4)
+    take_all(node)
+    write_frame(tmp_path / "inc", "1", START + timedelta(hours=40))
+    take_all(node)
+    assert [(word["state"], word["why_cleared"]) for word in words(node)] == [
+        ("raised", None), ("cleared", "run_ended")
+    ]  # fmt: skip
+    assert node.journal.alerts.watchings(f"embryo/{words(node)[0]['subject']['embryo_id']}") == {}
+
+
+def test_silence_of_an_incubator_with_embryos_is_told_and_ends_with_the_next_frame(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    node = node_over(tmp_path, clock)
+    said = []
+    for silence_min in (0, 20, 26, 40, 3):
+        said += node.alarms.node([Silence("inc1", silence_min * 60, 10, embryos=3)], 10 * 2**30, clock.now())
+        clock.pass_s(600)
+    assert [(word.kind, word.state.value, word.value) for word in said] == [
+        ("frame_gap", "raised", 2.6), ("frame_gap", "cleared", 0.3)
+    ]  # fmt: skip
+    assert said[0].subject.incubator == "inc1"
+    assert said[0].evidence.values == {"silence_s": 1560.0, "cadence_min": 10.0, "embryos": 3}
+
+
+def test_a_disk_that_runs_full_is_told_of_while_there_is_room_to_tell(tmp_path: Path, clock: FakeClock) -> None:
+    node = node_over(tmp_path, clock)
+    for free_gib in (9.0, 1.9, 1.9, 2.5, 3.1):
+        node.alarms.node([], int(free_gib * 2**30), clock.now())
+        clock.pass_s(60)
+    assert told(node) == [("storage_low", "raised"), ("storage_low", "cleared")]
+
+
+def test_a_look_that_changes_nothing_writes_nothing(tmp_path: Path, clock: FakeClock) -> None:
+    node = node_over(tmp_path, clock)
+    before = node.journal._db.total_changes
+    for _ in range(100):
+        node.alarms.node([Silence("inc1", 60, 10, embryos=1)], 10 * 2**30, clock.now())
+        clock.pass_s(10)
+    assert node.journal._db.total_changes == before
+    for k in range(10):
+        write_frame(tmp_path / "inc", "1", START + 20 * k * MIN)
+    readings = take_all(node)
+    assert node.journal.alerts.watchings(f"embryo/{readings[0].embryo.embryo_id}") == {}
+
+
+def test_an_engine_that_loses_frames_is_told_of_and_cleared_after_twenty_answers(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    engine = ScriptedEngine(faults=dict.fromkeys(range(3), "no memory"))
+    node = node_over(tmp_path, clock, scripted(engine))
+    said: list[tuple[str, float | None]] = []
+    for k in range(24):
+        write_frame(tmp_path / "inc", "1", START + 20 * k * MIN)
+        readings: list[Reading] = take_all(node)
+        said += [(word.state.value, word.value) for word in node.alarms.engine(node.model, readings, clock.now())]
+    assert said == [("raised", 0.15), ("cleared", 0.0)]
