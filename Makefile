@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-broker test-train test-slow check format bench clean
+.PHONY: demo test test-broker test-train test-slow check format bench full-size load clean
 
 demo: $(VENV)/.demo  ## six virtual embryos through five days, at high speed
 	$(BIN)/pellucid demo
@@ -31,8 +31,20 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.demo
-	$(BIN)/pellucid engines bench
+bench: $(VENV)/.demo  ## a table of times, ratios and bytes against their goals, and the same as JSON
+	mkdir -p build && rm -f build/bench-pytorch.json
+	if $(BIN)/python -c 'import onnx, torch' 2>/dev/null; then $(BIN)/python -m training.amsnet.bench --out build/bench-pytorch.json; fi
+	$(BIN)/pellucid engines bench --add build/bench-pytorch.json --json-file build/bench.json
+	cat build/bench.json
+
+# random weights: right in size and speed, without meaning. 98 MB, outside the repository
+full-size: build/models/amsnet-resnet50.json  ## the paper's AMSNet (ResNet-50, 7 planes, 224 px) for bench and run
+
+build/models/amsnet-resnet50.json: | $(VENV)/.train
+	$(BIN)/python -m training.amsnet.export --random-weights --backbone resnet50 --name amsnet-resnet50 --out $(@D)
+
+load: $(VENV)/.dev  ## 240 embryos within one second, a real daemon and a real Mosquitto (apt-get install mosquitto)
+	$(BIN)/python -m pytest tests/test_load.py -m 'broker and slow' -s
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)

@@ -1,32 +1,80 @@
 """How long a step takes: interleaved in one process, medians and ratios (back-to-back runs on a shared box lie).
 
-It times engines only; the whole way of a frame is timed elsewhere. Nothing here asserts a time.
+It times engines only, and holds what every bench needs: rows with goals, and the table they make. The whole way of a
+frame is timed by `monitor.bench`, PyTorch by `training.amsnet.bench`. Nothing here asserts a time.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from engines.contract import Engine, State
 from engines.verify import sample_inputs
 
 CLIP_FRAMES = 28
+LATE_FRAME = 1000
+SAME = 0.05  # two medians on a shared machine are called the same within this
+
+Clock = Callable[[], float]
 
 
-def bench_engine(engine: Engine, rounds: int = 30, clock: Callable[[], float] = time.perf_counter) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Goal:
+    """What a value is to be: `kind` is "at most", "at least" or "about" (within 5 %)."""
+
+    kind: str
+    value: float
+
+    def met(self, value: float) -> bool:
+        """A value that is not a number meets no goal."""
+        if self.kind == "about":
+            return abs(value - self.value) <= SAME * self.value
+        return value <= self.value if self.kind == "at most" else value >= self.value
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. `unit` is s, bytes, or "" for a ratio; times and bytes are kept unrounded."""
+
+    model: str
+    what: str
+    value: float
+    unit: str = ""
+    goal: Goal | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"met": None if self.goal is None else self.goal.met(self.value)}
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """A line that could not be measured here, and why."""
+
+    what: str
+    why: str
+
+
+def row_of(told: dict[str, Any]) -> Row:
+    """The inverse of `Row.as_json`. Raises KeyError, TypeError for what is none."""
+    goal = told["goal"]
+    return Row(told["model"], told["what"], float(told["value"]), told["unit"], goal and Goal(**goal))
+
+
+def bench_engine(engine: Engine, rounds: int = 30, clock: Clock = time.perf_counter) -> dict[str, Any]:
     """Median seconds of a step on frame 10, of one on frame 1,000, of a clip of 28 frames recomputed; and ratios."""
     inputs = sample_inputs(engine, 1, 0)
-    tenth = _after(engine, 10)
-    thousandth = _after(engine, 1000)
+    tenth = after_frames(engine, 10)
+    thousandth = after_frames(engine, LATE_FRAME)
     times: dict[str, list[float]] = {"step_frame_10_s": [], "step_frame_1000_s": [], "clip_28_s": []}
     for turn in range(rounds):
-        times["step_frame_10_s"].append(_timed(lambda: engine.step([tenth], inputs), clock))
-        times["step_frame_1000_s"].append(_timed(lambda: engine.step([thousandth], inputs), clock))
+        times["step_frame_10_s"].append(timed(lambda: engine.step([tenth], inputs), clock))
+        times["step_frame_1000_s"].append(timed(lambda: engine.step([thousandth], inputs), clock))
         if turn % 5 == 0:
-            times["clip_28_s"].append(_timed(lambda: _after(engine, CLIP_FRAMES), clock))
+            times["clip_28_s"].append(timed(lambda: after_frames(engine, CLIP_FRAMES), clock))
     medians = {name: statistics.median(values) for name, values in times.items()}
     return {
         "model": engine.spec.name,
@@ -39,7 +87,40 @@ def bench_engine(engine: Engine, rounds: int = 30, clock: Callable[[], float] = 
     }
 
 
-def _after(engine: Engine, frames: int) -> State:
+def engine_rows(measured: dict[str, Any]) -> list[Row]:
+    """The rows of what `bench_engine` gave."""
+    model = measured["model"]
+    return [
+        Row(model, "one step", measured["step_frame_10_s"], "s"),
+        Row(model, "step, frame 1,000 / frame 10", measured["frame_1000_over_frame_10"], "", Goal("about", 1.0)),
+        Row(model, "clip of 28 frames recomputed / step", measured["clip_over_step"], "", Goal("at least", 25.0)),
+        Row(model, "state of an embryo", measured["state_bytes"], "bytes", Goal("at most", 9e6)),
+    ]
+
+
+def table(rows: Sequence[Row], not_run: Sequence[NotRun]) -> str:
+    """Markdown: model, what, value, goal, met or not; then what was not run and why."""
+    lines = ["| model | what | value | goal | |", "|---|---|---|---|---|"]
+    for row in rows:
+        goal = "" if row.goal is None else f"{row.goal.kind} {told(row.goal.value, row.unit)}"
+        verdict = "" if row.goal is None else ("met" if row.goal.met(row.value) else "**not met**")
+        lines.append(f"| {row.model} | {row.what} | {told(row.value, row.unit)} | {goal} | {verdict} |")
+    lines += [f"| | {line.what} | not run | | {line.why} |" for line in not_run]
+    return "\n".join(lines)
+
+
+def told(value: float, unit: str) -> str:
+    """A value for people: three digits or so, in a unit that fits."""
+    if unit == "s":
+        return f"{value * 1e3:.2f} ms" if value < 0.1 else f"{value * 1e3:.0f} ms"
+    if unit == "bytes":
+        scale, name = next(pair for pair in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")) if value >= pair[0] / 2)
+        return f"{value / scale:.2f} {name}" if scale > 1 else f"{value:.0f} B"
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def after_frames(engine: Engine, frames: int) -> State:
+    """The state after so many steps from the start, all with the same input."""
     state = engine.initial_state()
     inputs = sample_inputs(engine, 1, 1)
     for _ in range(frames):
@@ -47,7 +128,13 @@ def _after(engine: Engine, frames: int) -> State:
     return state
 
 
-def _timed(work: Callable[[], object], clock: Callable[[], float]) -> float:
+def timed(work: Callable[[], object], clock: Clock) -> float:
+    """Seconds the work takes."""
     start = clock()
     work()
     return clock() - start
+
+
+def as_json(rows: Iterable[Row], not_run: Iterable[NotRun]) -> dict[str, Any]:
+    """What of the table a program reads."""
+    return {"rows": [row.as_json() for row in rows], "not_run": [asdict(line) for line in not_run]}

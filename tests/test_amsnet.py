@@ -284,6 +284,18 @@ def test_folding_the_norms_keeps_the_function() -> None:
     torch.testing.assert_close(whole(folded, frames), whole(model, frames), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("config", [SMALL, PAPER_SHAPED], ids=lambda config: config.backbone)
+def test_folding_the_shift_into_the_kernels_keeps_value_and_state(config: AMSNetConfig) -> None:
+    """The graph's way of adding the past must say and remember what the reference does, from a past that is not zero."""
+    model, frames = network(config), clip(config)
+    folded = export.fold_shifts(export.fold_norms(model))
+    assert sum(isinstance(module, export.FoldedShift) for module in folded.modules()) == len(model.layout)
+    past = torch.rand(2, model.state_size, generator=torch.Generator().manual_seed(4))
+    (said, kept), (wanted, remembered) = stepped(folded, frames, past), stepped(model, frames, past)
+    torch.testing.assert_close(said, wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(kept, remembered, atol=1e-5, rtol=0)
+
+
 def test_networks_the_paper_does_not_know_are_refused_by_name() -> None:
     """A typing error becomes a sentence, not another network."""
     with pytest.raises(ValueError, match="planes must be"):
