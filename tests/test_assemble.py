@@ -1,7 +1,7 @@
 """Planes to stacks: what waits, what goes on without a plane, and that no arrival order changes a stack."""
 
 import itertools
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -392,3 +392,90 @@ def raising(fault: Exception):
         raise fault
 
     return fails
+
+
+# -- one file, many planes ---------------------------------------------------------------------------------------------
+
+
+def stacked(planes_um=PLANES_UM, run: int = 1, mtime_ns: int = 1, end: str = "tif") -> list[PlaneFile]:
+    file = FileSeen(f"{run}.{end}", 1, mtime_ns)
+    return [PlaneFile(WELL_1, Moment(run=run), plane_um, file, page) for page, plane_um in enumerate(planes_um)]
+
+
+def pages_read(desk: Desk, pages) -> list[Path]:
+    """The desk's files hold these pages; gives the list of what was opened."""
+    opened: list[Path] = []
+
+    def read(path: Path, count: int):
+        opened.append(path)
+        if isinstance(pages, FrameError):
+            raise pages
+        return pages[:count], "digest"
+
+    desk.assembler._read_pages = read
+    return opened
+
+
+def test_a_stack_is_opened_once_and_gives_each_page_to_its_plane(desk):
+    opened = pages_read(desk, [np.full((4, 4), level, np.uint8) for level in (10, 20, 30)])
+    desk.add(*stacked())
+    frame = desk.one()
+    assert opened == [desk.root / "1.tif"]
+    assert [(image.source.plane_um, int(image.gray[0, 0])) for image in frame.stack.images] == [
+        *((-15, 10), (0, 20), (15, 30)),
+    ]
+    assert {image.digest for image in frame.stack.images} == {"digest"}
+
+
+def test_a_damaged_page_is_waited_for_and_then_the_others_go_on(desk):
+    whole = np.full((4, 4), 10, np.uint8)
+    pages_read(desk, [whole, FrameError("truncated", "page 2"), whole])
+    desk.add(*stacked())
+    assert desk.gone_on() == []
+    desk.now_s = DEADLINE_S
+    frame = desk.one()
+    assert (planes(frame), frame.stack.missing_um, frame.stack.broken) == ([-15, 15], (0,), ("1.tif",))
+    assert [(plane.page, fault.reason) for plane, fault in frame.quarantined] == [(1, "truncated")]
+
+
+def test_a_stack_that_cannot_be_used_at_all_is_put_aside_once_however_many_planes_it_stands_for(desk):
+    pages_read(desk, FrameError("pages", "1.tif holds 5 pages, 3 planes are declared"))
+    desk.add(*stacked())
+    desk.now_s = DEADLINE_S
+    frame = desk.one()
+    assert (frame.stack.lacking, frame.stack.missing_um, frame.stack.broken) == (True, PLANES_UM, ("1.tif",))
+    assert [(file.path, fault.reason) for file, fault in frame.files_aside] == [("1.tif", "pages")]
+    assert len(frame.quarantined) == 3  # a record for each page, so that none of an older version is left
+
+
+def test_a_second_stack_for_a_frame_is_put_aside_once(desk):
+    pages_read(desk, [np.full((4, 4), 10, np.uint8)] * 3)
+    desk.add(*stacked(), *stacked(end="tiff"))
+    assert [(file.path, fault.reason) for file, fault in desk.one().files_aside] == [("1.tiff", "duplicate")]
+
+
+# -- time and identity where names hold no clock -----------------------------------------------------------------------
+
+
+def numbered(desk: Desk, plane_um: int, at: datetime, slide: str = "S1", run: int = 1, place: Place = WELL_1):
+    """A plane on disk whose file was written at `at`."""
+    path = f"{slide}_{run}_{plane_um}.png"
+    Image.fromarray(np.full((4, 4), 9, np.uint8)).save(desk.root / path)
+    file = FileSeen(path, 1, int(at.timestamp()) * 10**9 + 999)
+    return PlaneFile(place, Moment(run=run, slide=slide, file_at=at), plane_um, file)
+
+
+@given(st.permutations(PLANES_UM))
+@settings(max_examples=6, deadline=None)
+def test_a_frame_without_a_clock_is_dated_by_its_first_file_in_whatever_order_they_come(tmp_path_factory, order):
+    desk = Desk(tmp_path_factory.getbasetemp())
+    desk.add(*(numbered(desk, plane_um, START + timedelta(seconds=plane_um)) for plane_um in order))
+    assert desk.one().stack.moment.file_at == START - timedelta(seconds=15)
+
+
+def test_the_same_frame_number_of_two_slides_makes_two_frames_the_older_slide_first(desk):
+    for slide in ("D2026.02.01_S2", "D2026.01.01_S1"):
+        desk.add(*(numbered(desk, plane_um, START, slide) for plane_um in PLANES_UM))
+    desk.add(*(numbered(desk, plane_um, START, "D2026.01.01_S1", run=2) for plane_um in PLANES_UM))
+    told = [(frame.stack.moment.slide, frame.stack.moment.key) for frame in desk.gone_on()]
+    assert told == [("D2026.01.01_S1", "run1"), ("D2026.01.01_S1", "run2"), ("D2026.02.01_S2", "run1")]

@@ -395,3 +395,18 @@ def test_what_was_committed_survives_kill_9(tmp_path: Path) -> None:
         journal = Journal(tmp_path, "a")
         assert {f"{k}.jpg" for k in said} <= set(journal.known_files("inc1"))
         journal.close()
+
+
+def test_a_file_of_many_pages_has_a_row_for_each_and_a_new_version_leaves_none_of_the_old(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "a")
+    before, after = FileSeen("s.tif", 10, 1), FileSeen("s.tif", 20, 2)
+    journal.put_aside([FileRecord("inc1", before, page=page, sha256="x") for page in range(7)])
+    assert journal.known_files("inc1") == {"s.tif": (10, 1)}
+    journal.put_aside([FileRecord("inc1", after, page=page, reason="pages") for page in range(5)])
+    assert journal.known_files("inc1") == {"s.tif": (20, 2)}
+    journal.close()
+    with sqlite3.connect(tmp_path / "journal.sqlite") as db:
+        assert db.execute("SELECT page, mtime_ns FROM file ORDER BY page").fetchall() == [
+            (page, 2) for page in range(5)
+        ]
+    db.close()

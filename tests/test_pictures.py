@@ -32,6 +32,7 @@ WAYS = {
     "tiff-lzw": ("TIFF", {"compression": "tiff_lzw"}),
     "tiff-deflate": ("TIFF", {"compression": "tiff_adobe_deflate"}),
     "tiff-jpeg": ("TIFF", {"compression": "jpeg", "quality": 95}),
+    "tiff-big": ("TIFF", {"compression": "tiff_lzw", "strip_size": 300, "big_tiff": True}),
 }
 
 
@@ -226,7 +227,7 @@ def stack(count: int, way: str = "tiff", deep: bool = False) -> bytes:
 
 
 @pytest.mark.parametrize("deep", [False, True])
-@pytest.mark.parametrize("way", ["tiff", "tiff-lzw", "tiff-deflate"])
+@pytest.mark.parametrize("way", ["tiff", "tiff-lzw", "tiff-deflate", "tiff-big"])
 def test_the_pages_of_a_stack_are_read_in_their_order(tmp_path, way, deep):
     path = tmp_path / "x.tif"
     path.write_bytes(stack(7, way, deep))
@@ -253,7 +254,7 @@ def test_a_damaged_page_spoils_no_other_one():
     assert pages[3].reason == "truncated" and "page 4" in pages[3].detail
 
 
-@pytest.mark.parametrize("way", ["tiff", "tiff-lzw", "tiff-deflate", "tiff-jpeg"])
+@pytest.mark.parametrize("way", [way for way in WAYS if way.startswith("tiff")])
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_of_a_stack_cut_off_anywhere_no_wrong_pixel_is_read(way, data):
@@ -316,3 +317,11 @@ def test_a_file_over_the_limit_is_refused_unread(tmp_path, monkeypatch):
     with pytest.raises(FrameError) as fault:
         read_plane(tmp_path / "x.png")
     assert fault.value.reason == "too_large"
+
+
+def test_a_tiff_whose_directories_go_round_in_a_ring_has_an_end():
+    data = bytearray(stack(2))
+    first = struct.unpack_from("<I", data, 4)[0]
+    after = first + 2 + 12 * struct.unpack_from("<H", data, first)[0]
+    struct.pack_into("<I", data, after, first)
+    assert (decode_plane(bytes(data), "x") == page(0)).all()

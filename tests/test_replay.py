@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from engines.load import BUNDLED_MODELS, Loaded, find_manifest, load_engine
 from monitor.errors import ConfigError, StorageError
@@ -97,6 +101,148 @@ def test_two_sources_of_one_name_are_refused(tmp_path: Path) -> None:
         write_frame(tmp_path / part / "rec", "1", START)
     with pytest.raises(ConfigError, match="two sources are named 'rec'"):
         sources([tmp_path / "x" / "rec", tmp_path / "y" / "rec"], "generic", None, None)
+
+
+# -- every layout and every kind of picture, by real files -------------------------------------------------------------
+
+
+def grays(seed: int = 0, size_px: int = 32) -> list[np.ndarray]:
+    """Seven planes, smooth enough to survive a JPEG."""
+    rows, columns = np.mgrid[:size_px, :size_px]
+    return [
+        (110 + 40 * np.sin(rows / (3 + k)) + 30 * np.cos((columns + seed) / 4)).astype(np.uint8)
+        for k in range(len(PLANES_UM))
+    ]
+
+
+def as_gray(gray: np.ndarray) -> Image.Image:
+    return Image.fromarray(gray)
+
+
+def as_colour(mode: str):
+    return lambda gray: Image.fromarray(gray).convert(mode)
+
+
+def as_deep(gray: np.ndarray) -> Image.Image:
+    return Image.fromarray(gray.astype(np.uint16) * 256 + 128)
+
+
+def as_deep_big_endian(gray: np.ndarray) -> Image.Image:
+    deep = (gray.astype(np.uint16) * 256 + 128).astype(">u2")
+    return Image.frombytes("I;16B", (gray.shape[1], gray.shape[0]), deep.tobytes())
+
+
+KINDS = {
+    "jpeg": ("jpg", as_gray, {"quality": 95}),
+    "jpeg, three colours": ("jpeg", as_colour("RGB"), {"quality": 95}),
+    "jpeg, CMYK": ("jpg", as_colour("CMYK"), {"quality": 95}),
+    "png": ("png", as_gray, {}),
+    "png, 16 bits": ("png", as_deep, {}),
+    "png, three colours": ("png", as_colour("RGB"), {}),
+    "png, transparency": ("png", as_colour("RGBA"), {}),
+    "png, palette": ("png", as_colour("P"), {}),
+    "bmp": ("bmp", as_gray, {}),
+    "bmp, three colours": ("bmp", as_colour("RGB"), {}),
+    "tiff": ("tif", as_gray, {}),
+    "tiff, 16 bits": ("tiff", as_deep, {}),
+    "tiff, 16 bits big-endian": ("tif", as_deep_big_endian, {}),
+    "tiff, lzw": ("tif", as_gray, {"compression": "tiff_lzw"}),
+    "tiff, deflate": ("tif", as_deep, {"compression": "tiff_adobe_deflate"}),
+    "tiff, jpeg": ("tif", as_gray, {"compression": "jpeg", "quality": 95}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_picture_is_judged_much_as_plain_gray_is(tmp_path: Path, bundled: Loaded, kind: str) -> None:
+    probabilities = {}
+    for name, (ending, stored, how) in {"plain": ("png", as_gray, {}), "kind": KINDS[kind]}.items():
+        for plane_um, gray in zip(PLANES_UM, grays(size_px=128), strict=True):
+            path = tmp_path / name / "D1" / "1" / f"20260105T080000Z_F{plane_um}.{ending}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stored(gray).save(path, **how)
+        assert run(tmp_path / name, tmp_path / f"{name}.out", bundled).put_aside == 0
+        (reading,) = lines(tmp_path / f"{name}.out")
+        assert (reading["outcome"], reading["frame"]["planes"]) == ("judged", list(PLANES_UM))
+        probabilities[name] = reading["blastocyst"]["probability"]
+    assert probabilities["kind"] == pytest.approx(probabilities["plain"], abs=0.02)
+
+
+def stack_bytes(pages: int = 7) -> bytes:
+    first, *rest = (Image.fromarray(gray) for gray in grays()[:pages])
+    data = io.BytesIO()
+    first.save(data, "TIFF", save_all=True, append_images=rest, compression="tiff_lzw")
+    return data.getvalue()
+
+
+def plane_bytes(number: int) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(grays()[number]).save(data, "JPEG", quality=95)
+    return data.getvalue()
+
+
+LAYOUTS = {
+    "generic": ("D1/3/20260105T080000Z_F{plane}.jpg", "D1", "3"),
+    "nantes": ("embryo_dataset_F{plane}/AA83-7/D2013.01.28_S0717_I132_WELL7_RUN12.jpeg", "AA83-7", "1"),
+    "single-moment": ("e7/e7_F{plane}.jpg", "e7", "1"),
+    "embryoscope": ("AA83-7/F{plane}/D2026.01.05_S0717_I132_WELL7_RUN12.jpg", "AA83", "7"),
+    r"(?P<dish>\w+)-(?P<well>\d+)-(?P<run>\d+)_z(?P<plane>-?\d+)\.jpg": ("D1-4-12_z{plane}.jpg", "D1", "4"),
+    "tiff-stack": ("D1/3/20260105T080000Z.tif", "D1", "3"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_each_layout_gives_one_reading_of_seven_planes_with_its_place(tmp_path: Path, layout: str) -> None:
+    pattern, dish, well = LAYOUTS[layout]
+    for number, plane_um in enumerate(PLANES_UM):
+        path = tmp_path / "rec" / pattern.format(plane=plane_um)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(stack_bytes() if layout == "tiff-stack" else plane_bytes(number))
+        os.utime(path, (START.timestamp(),) * 2)
+    run(tmp_path / "rec", tmp_path / "out", scripted(), layout)
+    (reading,) = lines(tmp_path / "out")
+    assert (reading["embryo"]["dish"], reading["embryo"]["well"]) == (dish, well)
+    assert (reading["outcome"], reading["frame"]["planes"]) == ("judged", list(PLANES_UM))
+    assert reading["frame"]["sources"] == [pattern.format(plane=plane_um) for plane_um in PLANES_UM]
+    clocks = {"generic": START, "tiff-stack": START, "embryoscope": START}
+    expected = None if layout not in clocks else "2026-01-05T08:00:00Z"
+    assert reading["occurred_at"] == reading["frame"]["captured_at"] == expected
+    assert ("clock_from_file" in reading["quality"]["flags"]) == (layout == "embryoscope")
+
+
+@pytest.mark.parametrize(("pages", "planes"), [(7, PLANES_UM), (1, (0,))])
+def test_stacks_of_seven_pages_or_one_need_no_planes_said(tmp_path: Path, pages: int, planes: tuple[int, ...]) -> None:
+    (tmp_path / "rec" / "D1" / "1").mkdir(parents=True)
+    (tmp_path / "rec" / "D1" / "1" / "20260105T070000Z.tif").write_bytes(stack_bytes(3)[:-9])  # decides nothing
+    for hour in (8, 9):
+        (tmp_path / "rec" / "D1" / "1" / f"20260105T{hour:02}0000Z.tif").write_bytes(stack_bytes(pages))
+    (source,) = sources([tmp_path / "rec"], "tiff-stack", None, None)
+    assert source.incubator.planes == planes
+
+
+def test_stacks_of_another_number_of_pages_ask_for_the_planes(tmp_path: Path) -> None:
+    (tmp_path / "rec" / "D1" / "1").mkdir(parents=True)
+    (tmp_path / "rec" / "D1" / "1" / "20260105T080000Z.tif").write_bytes(stack_bytes(3))
+    with pytest.raises(ConfigError, match=r"hold 3 pages.*--planes -15,0,15"):
+        sources([tmp_path / "rec"], "tiff-stack", None, None)
+    given = sources([tmp_path / "rec"], "tiff-stack", (-15, 0, 15), None)
+    replay(given, tmp_path / "out", scripted(counts=(3,)), FakeClock())
+    (reading,) = lines(tmp_path / "out")
+    assert (reading["outcome"], reading["frame"]["planes"]) == ("judged", [-15, 0, 15])
+
+
+def test_two_slides_in_one_well_stand_one_after_the_other_whatever_their_files_times(tmp_path: Path) -> None:
+    for slide in ("D2026.01.09_S2_I1", "D2026.01.05_S1_I1"):
+        for frame in (1, 2):
+            path = tmp_path / "rec" / "T1" / "F0" / f"{slide}_WELL7_RUN{frame}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(plane_bytes(frame))
+            os.utime(path, (START.timestamp(),) * 2)
+    run(tmp_path / "rec", tmp_path / "out", scripted(counts=(1,)), "embryoscope")
+    told = [(r["embryo"]["embryo_id"], r["frame"]["sources"][0][6:17], r["outcome"]) for r in lines(tmp_path / "out")]
+    assert told == [
+        *[("rec/T1/7/run1", "D2026.01.05", "judged")] * 2,
+        *[("rec/T1/7/run1.2", "D2026.01.09", "judged")] * 2,
+    ]
 
 
 @needs_data

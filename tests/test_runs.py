@@ -17,7 +17,9 @@ from monitor.runs import (
     begin_run,
     elapsed_since_first_h,
     fate_of,
+    is_of_the_past,
     moment_flags,
+    owner_of,
     why_new_run,
 )
 from monitor.timezero import Age, TimeZero
@@ -137,6 +139,56 @@ def test_hours_between_frames_come_from_clock_or_time_file_never_from_numbers():
     assert elapsed_since_first_h(Moment(run=9, hours=20.5), Moment(run=1, hours=18.5)) == 2.0
     assert elapsed_since_first_h(Moment(run=9), Moment(run=1)) is None
     assert elapsed_since_first_h(Moment(run=9, hours=20.5), Moment(run=1)) is None
+
+
+# -- frames numbered within a slide, and dated by their files ----------------------------------------------------------
+
+OLD, NEW = "D2025.12.01_S1_I1", "D2026.01.05_S2_I1"
+
+
+def numbered(run: int, hours: float, slide: str = NEW) -> Moment:
+    return Moment(run=run, slide=slide, file_at=T0 + timedelta(hours=hours))
+
+
+@pytest.mark.parametrize("hours", [-1000, 25, 201, 80_000])
+def test_no_time_of_a_file_begins_a_run(hours):
+    assert why_new_run(run_from(numbered(1, 0)), numbered(2, hours), Age(hours, "config"), T0) is None
+
+
+def test_another_slide_or_a_changed_entry_begins_a_run():
+    run = run_from(numbered(1, 0, OLD), insemination=T0)
+    assert why_new_run(run, numbered(1, 1), UNKNOWN, T0) == "slide_changed"
+    assert why_new_run(run, numbered(2, 1, OLD), UNKNOWN, T0 + timedelta(hours=1)) == "insemination_changed"
+
+
+def test_a_frame_goes_to_the_run_of_its_slide_also_when_that_has_ended():
+    ended = run_from(numbered(1, 0, OLD), ended="slide_changed")
+    still_open = run_from(numbered(1, 100))
+    runs = [ended, still_open]
+    assert owner_of(runs, numbered(7, 500, OLD), lambda run: UNKNOWN, None) == (ended, None)
+    assert owner_of(runs, numbered(2, 0), lambda run: UNKNOWN, None) == (still_open, None)
+
+
+def test_a_slide_from_before_the_one_in_the_well_is_of_the_past_and_a_later_one_is_not():
+    assert is_of_the_past(numbered(1, 0, OLD), run_from(numbered(1, 0)))
+    assert not is_of_the_past(numbered(1, 0), run_from(numbered(1, 0, OLD)))
+    assert not is_of_the_past(at(0), run_from(numbered(1, 0)))
+
+
+def test_files_tell_hours_within_200_of_one_another_and_say_that_they_do():
+    first = numbered(1, 0)
+    assert elapsed_since_first_h(numbered(2, 6), first) == 6
+    assert elapsed_since_first_h(numbered(2, 201), first) is None
+    run = run_from(first)
+    assert moment_flags(run, numbered(2, 6), UNKNOWN, None) == {"clock_from_file"}
+    assert moment_flags(run, numbered(2, 201), UNKNOWN, None) == {"clock_from_file", "clock_unknown"}
+    assert moment_flags(run, numbered(3, 6), UNKNOWN, 60) == {"clock_from_file", "after_gap"}
+
+
+def test_a_file_that_is_younger_than_its_entry_by_over_200_hours_gives_no_hours():
+    begun = begin_run(PLACE, numbered(1, 201), T0, None, None)
+    assert (begun.spent, begun.embryo_id) == (True, f"{PLACE}/run1")
+    assert not begin_run(PLACE, numbered(1, 100), T0, None, None).spent
 
 
 # -- flags -------------------------------------------------------------------------------------------------------------
