@@ -15,7 +15,8 @@ from typing import Protocol
 from monitor import health
 from monitor.config import Incubator
 from monitor.health import EngineFacts, IncubatorFacts, NodeFacts
-from monitor.journal import Journal, LastFrame
+from monitor.journal import Journal
+from monitor.last_frames import LastFrame
 from monitor.node import Node
 from monitor.publish import Publisher
 from monitor.vocabulary import Clock
@@ -73,7 +74,7 @@ class Bulletins:
         elif now_s - self._looked_s < LOOK_EVERY_S:
             return
         self._looked_s = now_s
-        last_frames = {name: self._journal.last_frame(name) for name in self._looks}
+        last_frames = {name: self._journal.last_frames.of(name) for name in self._looks}
         if self._is_due(health.HEALTH_TOPIC, now_s):
             facts = self._node_facts(list(last_frames.values()), storage_ok)
             self._say(health.HEALTH_TOPIC, health.health_body(facts, self._boot_id, self._clock.now()))
@@ -126,7 +127,7 @@ class Bulletins:
             recorded_at=None if last is None else last.recorded_at,
             configured_cadence_min=self._cadences[name],
             measured_cadence_min=health.measured_cadence_min(
-                self._journal.recent_frame_keys(name, health.CADENCE_FRAMES)
+                self._journal.last_frames.recent_keys(name, health.CADENCE_FRAMES)
             ),
             active_embryos=active,
             last_scan_at=None if ago is None else self._clock.now() - ago,

@@ -10,19 +10,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from monitor.alert_table import AlertTable, Verdict, alert_topic
 from monitor.database import Database
+from monitor.last_frames import LastFrames, read_time, sortable
 from monitor.outbox import OutboxRow
 from monitor.runs import Run
-from monitor.vocabulary import Alert, AlertState, FileSeen, Moment, Outcome, Place, PlaneFile, Reading, rfc3339
+from monitor.vocabulary import Alert, AlertState, FileSeen, Moment, Place, PlaneFile, Reading, rfc3339
 
 # A broker killed before it saved brings back what it had when it last did (Mosquitto: every 30 minutes): a topic is
 # cleared again at each connect for so long after it was, by the journal's time.
 CLEARED_AGAIN = timedelta(hours=48)
-NOT_THE_LAST = (Outcome.OUT_OF_ORDER, Outcome.REVISED)  # a word about an earlier frame
 
 
 @dataclass(frozen=True)
@@ -44,18 +44,6 @@ class FileRecord:
         """Of a plane that belongs to a frame."""
         place, key = plane.place, plane.moment.key
         return cls(place.incubator, plane.file, place, embryo_id, key, plane.plane_um, sha256, reason, plane.page)
-
-
-@dataclass(frozen=True)
-class LastFrame:
-    """Of one incubator. `captured_at`: the latest by its clock, None without one; `recorded_at`: by ours.
-
-    `judged_at`: when a frame was last judged, None where none ever was.
-    """
-
-    captured_at: datetime | None
-    recorded_at: datetime
-    judged_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -93,6 +81,7 @@ class Journal:
         self._database = Database(folder)
         self._db = self._database.connection
         self.alerts = AlertTable(self._database)
+        self.last_frames = LastFrames(self._database)
 
     @property
     def is_new(self) -> bool:
@@ -202,7 +191,7 @@ class Journal:
                 "UPDATE run SET latest_reading = ? WHERE embryo_id = ?", (reading.id, reading.embryo.embryo_id)
             )
         if self._boot_id is not None:
-            self._put_last_frame(reading, now)
+            self.last_frames.record(reading, now)
             # only the newest frame may stand in the retained topic: a late word about an old one must not replace it
             self._put_outbox("reading", reading_topic(place), reading.id, newest, complete_at, now)
         return reading
@@ -216,18 +205,6 @@ class Journal:
             if cleared:  # the last word is heard by whoever listens; then the topic is empty
                 self._put_outbox("clear", topic, None, True, None, now)
         return words
-
-    def _put_last_frame(self, reading: Reading, now: datetime) -> None:
-        if reading.outcome in NOT_THE_LAST:
-            return
-        at = reading.occurred_at and _sortable(reading.occurred_at)
-        judged_at = _sortable(now) if reading.outcome is Outcome.JUDGED else None
-        self._db.execute(
-            "INSERT INTO last_frame VALUES (:incubator, :at, :now, :judged_at) ON CONFLICT (incubator) DO UPDATE SET "
-            "captured_at = MAX(COALESCE(captured_at, :at), COALESCE(:at, captured_at)), recorded_at = :now, "
-            "judged_at = COALESCE(:judged_at, judged_at)",
-            {"incubator": reading.embryo.incubator, "at": at, "now": _sortable(now), "judged_at": judged_at},
-        )
 
     def _is_open(self, embryo_id: str) -> bool:
         row = self._db.execute("SELECT ended FROM run WHERE embryo_id = ?", (embryo_id,)).fetchone()
@@ -250,9 +227,9 @@ class Journal:
             (kind, topic, reading, body, retain, complete_at, rfc3339(now)),
         )
         if retain:
-            self._db.execute("DELETE FROM cleared WHERE topic = ? OR at < ?", (topic, _sortable(now - CLEARED_AGAIN)))
+            self._db.execute("DELETE FROM cleared WHERE topic = ? OR at < ?", (topic, sortable(now - CLEARED_AGAIN)))
         if retain and body == "":
-            self._db.execute("INSERT INTO cleared VALUES (?, ?)", (topic, _sortable(now)))
+            self._db.execute("INSERT INTO cleared VALUES (?, ?)", (topic, sortable(now)))
 
     # -- what is known -------------------------------------------------------------------------------------------------
 
@@ -354,33 +331,6 @@ class Journal:
         rows = self._db.execute("SELECT incubator, COUNT(*) FROM run WHERE ended IS NULL GROUP BY incubator")
         return dict(rows.fetchall())
 
-    def last_frame(self, incubator: str) -> LastFrame | None:
-        """The last frame recorded of an incubator, late words about earlier ones apart."""
-        row = self._db.execute(
-            "SELECT captured_at, recorded_at, judged_at FROM last_frame WHERE incubator = ?", (incubator,)
-        ).fetchone()
-        if row is None:
-            return None
-        captured_at, recorded_at, judged_at = row
-        return LastFrame(captured_at and _moment(captured_at), _moment(recorded_at), judged_at and _moment(judged_at))
-
-    def recent_frame_keys(self, incubator: str, count: int) -> list[list[str]]:
-        """Of each open run the names of its last `count` frames that a clock names, newest first."""
-        runs = self._db.execute(
-            "SELECT embryo_id FROM run WHERE incubator = ? AND ended IS NULL ORDER BY embryo_id", (incubator,)
-        ).fetchall()
-        return [
-            [
-                key
-                for (key,) in self._db.execute(
-                    "SELECT DISTINCT frame_key FROM reading WHERE embryo_id = ? AND frame_key < 'A' "
-                    "ORDER BY frame_key DESC LIMIT ?",
-                    (embryo_id, count),
-                )
-            ]
-            for (embryo_id,) in runs
-        ]
-
     # -- the outbox ----------------------------------------------------------------------------------------------------
 
     def pending(self, after_row: int, limit: int) -> list[OutboxRow]:
@@ -430,7 +380,7 @@ class Journal:
     def outbox_depth(self) -> tuple[int, datetime | None]:
         """How many messages wait, and since when the oldest does."""
         count, oldest = self._db.execute("SELECT COUNT(*), MIN(recorded_at) FROM outbox").fetchone()
-        return count, oldest and _moment(oldest)
+        return count, oldest and read_time(oldest)
 
 
 _MESSAGE = "o.kind, o.topic, COALESCE(r.body, o.body), o.retain, o.complete_at"
@@ -439,15 +389,6 @@ _MESSAGE = "o.kind, o.topic, COALESCE(r.body, o.body), o.retain, o.complete_at"
 def _outbox_row(row_id: int, kind: str, topic: str, body: str, retain: int, complete_at: str | None) -> OutboxRow:
     at = None if complete_at is None else datetime.fromisoformat(complete_at)
     return OutboxRow(row_id=row_id, kind=kind, topic=topic, body=body, retain=bool(retain), complete_at=at)
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
-
-
-def _sortable(moment: datetime) -> str:
-    """Times as texts that sort as the times do; `rfc3339` leaves out a fraction of zero."""
-    return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds")
 
 
 def reading_topic(place: Place) -> str:

@@ -276,15 +276,15 @@ def test_after_a_restart_the_last_frame_the_cadence_and_the_last_step_are_as_bef
 def test_a_late_word_about_an_earlier_frame_is_not_the_last_frame(desk: Desk, tmp_path: Path) -> None:
     write_frame(tmp_path / "inc", "1", START + H)
     take_all(desk.node)
-    before = desk.node.journal.last_frame("inc1")
+    before = desk.node.journal.last_frames.of("inc1")
     desk.clock.pass_s(600)
     write_frame(tmp_path / "inc", "1", START)
     (late,) = take_all(desk.node)
     assert late.outcome.value == "out_of_order"
-    assert desk.node.journal.last_frame("inc1") == before
+    assert desk.node.journal.last_frames.of("inc1") == before
     write_frame(tmp_path / "inc", "2", START)  # another embryo's, earlier by the clock, recorded later
     take_all(desk.node)
-    last = desk.node.journal.last_frame("inc1")
+    last = desk.node.journal.last_frames.of("inc1")
     assert last is not None and (last.captured_at, last.recorded_at) == (START + H, desk.clock.at)
 
 

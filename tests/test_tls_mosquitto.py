@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -384,3 +385,10 @@ def test_check_warns_of_a_login_without_tls_beyond_this_machine(lab: Lab, monkey
     monkeypatch.setattr("monitor.check.LOOPBACK", ())
     line = str(_broker(Mqtt.model_validate(settings), site))
     assert line.startswith("warning") and "no TLS" in line
+
+
+def test_check_gives_up_on_a_broker_that_says_nothing_and_names_the_keys() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        settings = Mqtt.model_validate({"host": "127.0.0.1", "port": server.getsockname()[1]})
+        line = str(_broker(settings, Site(name="lab1", node="box1"), limit_s=0.5))
+    assert line.startswith("error") and "no answer to CONNECT" in line and "mqtt.protocol" in line
