@@ -228,7 +228,8 @@ class Share:
 
     def _come_back(self, now: float) -> None:
         lost_s = now - (self._away_since_s if self._success_s is None else self._success_s)
-        self.intake.assembler.excuse(lost_s)  # planes could not come: no frame is told lacking for that
+        settling_s = self.intake.watch.stable_s + LOOK_EVERY_S  # what was written meanwhile is to be seen twice
+        self.intake.assembler.excuse(lost_s + settling_s)  # no frame is told lacking because its share was away
         self._failures, self._away_text = 0, ""
         log.info("a share is back", extra={"incubator": self.name, "away_s": round(now - self._away_since_s, 1)})
 

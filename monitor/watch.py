@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from watchdog.events import (
-    DirCreatedEvent,
-    DirMovedEvent,
     FileClosedEvent,
     FileCreatedEvent,
     FileMovedEvent,
@@ -80,7 +78,7 @@ class Watch:
         self._waiting_in: set[str] = set()
         self._folders: dict[str, _Folder] = {}
         self._closed: set[str] = set()
-        self._stable_s = stable_s
+        self.stable_s = stable_s
         self._monotonic = monotonic
         self.steps = 0  # folders and files looked at so far: who waits for a long look sees that it moves
 
@@ -124,7 +122,7 @@ class Watch:
             before, since = self._unsettled.get(path, (None, now))
             if before != stamp:
                 since = now
-            if now - since >= self._stable_s and (before == stamp or self._stable_s == 0):
+            if now - since >= self.stable_s and (before == stamp or self.stable_s == 0):
                 self._unsettled.pop(path, None)
                 self._handed[path] = stamp
                 self._fresh.pop(path, None)
@@ -222,13 +220,10 @@ def probe(root: Path) -> Root:
         return Root((facts.st_dev, facts.st_ino), next(entries, None) is None)
 
 
-# Files that are closed or renamed are what we wait for. One moved in from outside the root is only "created"; a new
-# folder must wake us too: what was closed in it before watchdog listened there (its new-directory race) raises nothing.
-# watchdog before 7.1 does not even listen in new folders unless their creation is asked for.
-_KINDS: list[type[FileSystemEvent]] = [
-    *(FileClosedEvent, FileCreatedEvent, FileMovedEvent),
-    *(DirCreatedEvent, DirMovedEvent),
-]
+# Files that are closed or renamed are what we wait for. "Created" is for what was moved in from outside the root, and
+# for a new folder: what was closed in it before watchdog listened there (its new-directory race) it tells as created.
+# And before 7.1 it listens in new folders only where somebody asks for creations.
+_KINDS: list[type[FileSystemEvent]] = [FileClosedEvent, FileCreatedEvent, FileMovedEvent]
 
 
 class Waker(FileSystemEventHandler):

@@ -165,7 +165,7 @@ def test_while_one_mount_hangs_the_other_incubators_frames_go_on(scene: Scene) -
 def test_a_mount_that_hung_is_looked_over_fully_when_it_answers_and_every_frame_comes_once(scene: Scene) -> None:
     write_frame(scene.root, "1", START)
     scene.turns(8)
-    scene.turns(10, 40)  # long enough that a quick look would pass by the folder, and what was told in it
+    scene.turns(10, 70)  # long enough that a quick look would pass by the folder, and what was told in it
     rewritten = plane_path(scene.root, "1", START, 0)
     scene.hang()
     scene.turns(5, 10)
@@ -420,24 +420,28 @@ def test_the_deadline_goes_on_when_the_share_is_back(scene: Scene) -> None:
 
 def test_pictures_that_cannot_be_read_because_the_share_has_gone_are_not_told_lacking(scene: Scene) -> None:
     assembler = scene.share.intake.assembler
-    good, stale = assembler._read, [True]
+    good, reads, is_there = assembler._read, [], [True]
 
     def read(path: Path) -> tuple[Gray, str]:
-        if stale[0]:
+        reads.append(path)
+        is_there[0] = is_there[0] and len(reads) != 1  # it goes away when the first picture is read, at the deadline
+        if not is_there[0]:
             raise FrameError("unreadable", "Stale file handle")
         return good(path)
 
     def ask(root: Path) -> Root:
-        if stale[0] and assembler._waiting:  # it went away after the look that found the files
+        if not is_there[0]:
             raise OSError(errno.ESTALE, "Stale file handle")
         return probe(root)
 
     assembler._read = read
     scene.share._probe = ask
     write_frame(scene.root, "1", START, PLANES_UM[1:])
-    scene.turns(40, 7)
+    scene.turns(8, 7)
+    assert (reads, scene.reachable) == ([], 1)
+    scene.turns(20, 7)
     assert (scene.told, scene.reachable) == ([], 0)
-    stale[0] = False
+    is_there[0] = True
     write_frame(scene.root, "1", START, PLANES_UM[:1])
     scene.turns(30, 5)
     assert [(reading.outcome.value, reading.frame.missing_planes) for reading in scene.told] == [("judged", ())]
@@ -497,9 +501,11 @@ def test_events_come_again_from_a_share_that_was_away(scene: Scene) -> None:
     away = scene.root.rename(scene.root.with_name("away"))
     scene.turns(3, 60)
     assert scene.reachable == 0
+    before = scene.daemon._waker._observers[scene.root]
     away.rename(scene.root)
     scene.turns(3, 60)
     listened(scene.share)
+    assert scene.daemon._waker._observers[scene.root] is not before, "an unmounted share makes the old ears deaf"
     assert event_comes(scene.daemon, lambda: write_frame(scene.root, "1", START + H))
 
 
@@ -538,8 +544,11 @@ def test_ears_that_do_not_open_hold_up_no_look_and_are_asked_for_once(
 
 def test_dropped_events_are_counted_and_everything_is_looked_over_at_once(scene: Scene) -> None:
     write_frame(scene.root, "1", START)
+    scene.daemon._waker.start()
     scene.turns(8)
     scene.turns(10, 70)
+    listened(scene.share)
+    ears = scene.daemon._waker._observers[scene.root]
     moved = plane_path(scene.root, "1", START, 0)
     moved.write_bytes(plane_path(scene.root, "1", START, 15).read_bytes())
     scene.turns(8)
@@ -548,6 +557,8 @@ def test_dropped_events_are_counted_and_everything_is_looked_over_at_once(scene:
     scene.turns(5)
     assert [reading.revision for reading in scene.told] == [1, 2]
     assert scene.value("watch_overflows_total") == 1
+    listened(scene.share)
+    assert scene.daemon._waker._observers[scene.root] is not ears, "what told of a new folder may be lost too"
 
 
 def test_an_event_that_comes_while_a_look_is_under_way_is_not_forgotten(scene: Scene) -> None:
