@@ -9,29 +9,18 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from engines.load import Loaded
+from monitor.check_quality import quality_findings
 from monitor.config import Config, Incubator
 from monitor.errors import ConfigError
+from monitor.finding import Finding
 from monitor.intake import survey
 from monitor.node import Source, check_planes, load_models, new_time_zero
 
 LEAST_FREE_BYTES = 2 * 2**30
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report."""
-
-    level: Literal["ok", "warning", "error"]
-    what: str
-    detail: str
-
-    def __str__(self) -> str:
-        return f"{self.level:<8} {self.what:<24} {self.detail}"
 
 
 def check(config: Config) -> Iterator[Finding]:
@@ -112,3 +101,4 @@ def folder_findings(incubator: Incubator, folder: Path | None = None) -> Iterato
         yield Finding("warning", what, f"planes {other} um are not declared: their files would be put aside")
     if faults:
         yield Finding("warning", what, f"{len(faults)} files would be put aside, the first: {faults[0][1].detail}")
+    yield from quality_findings(incubator, planes, root)

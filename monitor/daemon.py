@@ -18,6 +18,7 @@ from engines.load import Loaded
 from monitor.assemble import Assembled
 from monitor.config import Config
 from monitor.errors import EngineError, StorageError
+from monitor.imaging import Imaging
 from monitor.intake import Intake
 from monitor.metrics import Metrics
 from monitor.node import Node, Source, build_node
@@ -87,6 +88,7 @@ class Daemon:
             clock,
             metrics,
         )
+        self.imaging = Imaging(self.node.intakes, self.node.journal, metrics)
         self.root = f"pellucid/v1/{config.site.name}/{config.site.node}"
         self.publisher = Publisher(
             config.mqtt,
@@ -233,10 +235,12 @@ class Daemon:
             return False
         for intake, frame in batch:
             intake.done(frame)
-        complete_at = {frame.stack.place: frame.stack.complete_at for _, frame in batch}
+        stacks = {frame.stack.place: frame.stack for _, frame in batch}  # at most one frame of each embryo
         for reading in told:
             embryo = reading.embryo
-            self._metrics.told(reading, complete_at.get(Place(embryo.incubator, embryo.dish, embryo.well)))
+            stack = stacks[Place(embryo.incubator, embryo.dish, embryo.well)]
+            self._metrics.told(reading, stack.complete_at)
+            self.imaging.told(reading, stack, self._clock.now())
             self._say(reading)
         return True
 
@@ -274,6 +278,7 @@ class Daemon:
 
     def _refresh(self) -> None:
         metrics, now = self._metrics, self._clock.now()
+        self.imaging.refresh()
         intakes = self.node.intakes.values()
         metrics.queue_depth.set(sum(len(intake.assembler) for intake in intakes))
         since = [since for intake in intakes if (since := intake.assembler.oldest_since()) is not None]
