@@ -11,16 +11,17 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Literal
 
 from engines.load import Loaded
+from monitor.check_quality import quality_findings
 from monitor.clock import SystemClock
 from monitor.config import LOOPBACK, Config, Incubator, Mqtt, Site
 from monitor.errors import ConfigError
+from monitor.finding import Finding
 from monitor.mqtt_session import Connected, Ended, MqttSession
 from monitor.node import Source, check_planes, load_models, new_time_zero
 from monitor.runs import GAP_IN_CADENCES
@@ -42,18 +43,6 @@ LEAST_FREE_BYTES = 2 * 2**30
 BROKER_LIMIT_S = 10.0
 SHORTEST_INTERVAL_MIN = 0.5  # an incubator takes minutes to go round its wells
 _CLOCK = SystemClock()
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report."""
-
-    level: Literal["ok", "warning", "error"]
-    what: str
-    detail: str
-
-    def __str__(self) -> str:
-        return f"{self.level:<8} {self.what:<24} {self.detail}"
 
 
 def check(config: Config) -> Iterator[Finding]:
@@ -164,6 +153,7 @@ def folder_findings(incubator: Incubator, folder: Path | None = None, clock: Clo
     if frames:
         read = sorted({plane.file.path: plane for frame in frames for plane in frame.planes.values()}.items())
         yield from _pictures(incubator, look_into(root, [plane for _, plane in read], len(incubator.planes)))
+        yield from quality_findings(incubator, [plane for frame in frames for plane in frame.planes.values()], root)
 
 
 def _contents(incubator: Incubator, root: Path, files: Sequence[PlaneFile], frames: Sequence[Frame]) -> Finding:

@@ -24,6 +24,7 @@ from pydantic_settings import (
 from monitor.alert_rules import Alerts
 from monitor.errors import ConfigError
 from monitor.layouts import WORD, YEARS, Layout, layout
+from monitor.observe import Limits
 
 PREFIX = "PELLUCID_"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -91,6 +92,25 @@ class Site(_Section):
     node: Word
 
 
+class QualityLimits(_Section):
+    """Beyond these a picture is not judged. What they mean and where they come from: `monitor.observe.Limits`."""
+
+    mean_gray: float = Field(default=Limits.mean_gray, ge=0, le=255, description="darker is `dark`")
+    mean_gray_most: float = Field(default=Limits.mean_gray_most, ge=0, le=255, description="brighter is `bright`")
+    contrast_ratio: float = Field(default=Limits.contrast_ratio, ge=0, le=1, description="less is `blank`")
+    sharpness: float = Field(default=Limits.sharpness, ge=0, le=10, description="less is `blurred`")
+
+    @model_validator(mode="after")
+    def _leave_something_between(self) -> QualityLimits:
+        if self.mean_gray >= self.mean_gray_most:
+            raise ValueError("mean_gray must be below mean_gray_most, or no picture is fit")
+        return self
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(**self.model_dump())
+
+
 class Incubator(_Section):
     """One incubator's folder. `insemination` is a time (all wells), or a CSV file with `dish,well,time`."""
 
@@ -106,6 +126,7 @@ class Incubator(_Section):
     pixel_size_um: float | None = Field(default=None, gt=0, description="width of a pixel in the dish")
     stable_s: float = Field(default=2.0, ge=0, description="how long a file must be quiet before it is read")
     deadline_s: float = Field(default=120.0, ge=0, description="how long a frame waits for its planes")
+    quality: QualityLimits = QualityLimits()
 
     @property
     def reader(self) -> Layout:

@@ -20,6 +20,7 @@ from monitor.bulletins import Bulletins
 from monitor.config import Config
 from monitor.errors import EngineError, StorageError
 from monitor.health import EngineFacts
+from monitor.imaging import Imaging
 from monitor.metrics import Metrics
 from monitor.node import Node, Source, build_node
 from monitor.notify import Notifier
@@ -73,6 +74,7 @@ class Daemon:
             metrics,
             config.alerts,
         )
+        self.imaging = Imaging(self.node.intakes, self.node.journal, metrics)
         self.root = f"pellucid/v1/{config.site.name}/{config.site.node}"
         self.publisher = Publisher(
             config.mqtt,
@@ -208,10 +210,12 @@ class Daemon:
             return False
         for intake, frame in batch:
             intake.done(frame)
-        complete_at = {frame.stack.place: frame.stack.complete_at for _, frame in batch}
+        stacks = {frame.stack.place: frame.stack for _, frame in batch}  # at most one frame of each embryo
         for reading in recorded.readings:
             embryo = reading.embryo
-            self._metrics.told(reading, complete_at.get(Place(embryo.incubator, embryo.dish, embryo.well)))
+            stack = stacks[Place(embryo.incubator, embryo.dish, embryo.well)]
+            self._metrics.told(reading, stack.complete_at)
+            self.imaging.told(reading, stack, self._clock.now())
         self._say_alerts(recorded.alerts)
         self._decide_on_engine(recorded.readings)
         for reading in recorded.readings:
@@ -284,6 +288,7 @@ class Daemon:
 
     def _refresh(self) -> None:
         metrics, now = self._metrics, self._clock.now()
+        self.imaging.refresh()
         intakes = self.node.intakes.values()
         metrics.queue_depth.set(sum(len(intake.assembler) for intake in intakes))
         since = [since for intake in intakes if (since := intake.assembler.oldest_since()) is not None]

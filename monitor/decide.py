@@ -26,7 +26,7 @@ from monitor.vocabulary import (
 )
 
 WINDOW_FRAMES = 6
-DEGRADED = frozenset({"dark", "blurred", "missing_planes", "broken_planes", "lacking"})
+DEGRADED = frozenset({"dark", "bright", "blurred", "missing_planes", "broken_planes", "lacking"})
 DOUBTFUL = frozenset({"memory_lost", "memory_of_other_model", "beyond_training"})
 UPDATE_EVERY_S = 3600.0
 VALUE_DIGITS = 4
@@ -250,9 +250,12 @@ def _degraded(reading: Reading) -> bool:
 
 
 def _empty(reading: Reading) -> bool | None:
-    """Whether no embryo was seen; nobody can say where the picture itself is not fit to look at."""
+    """Whether no embryo was seen; nobody can say where the picture itself is not fit to look at.
+
+    A picture that is blank and blurred may show an empty well, or a lens so far out of focus that nothing is left.
+    """
     flags = set(reading.quality.flags)
-    if "blank" in flags:
+    if "blank" in flags and "blurred" not in flags:
         return True
     return False if reading.quality.fit else None
 

@@ -304,6 +304,33 @@ class Journal:
         ).fetchone()
         return None if row is None else Reading.model_validate_json(row[0])
 
+    def earliest_readings(self, incubator: str, limit: int) -> list[Reading]:
+        """The first revisions of an incubator's earliest frames, in order of time (or of frame number).
+
+        They are found in the index; only `limit` bodies are read. Its first `limit` embryos are looked at.
+        """
+        return self._readings(
+            "SELECT id FROM reading WHERE revision = 1 AND embryo_id IN "
+            "(SELECT embryo_id FROM run WHERE incubator = ? ORDER BY number LIMIT ?) "
+            "ORDER BY length(frame_key), frame_key LIMIT ?",
+            (incubator, limit, limit),
+        )
+
+    def latest_readings(self, incubator: str, each: int) -> list[Reading]:
+        """The first revisions of the last `each` frames of every open run; of one run oldest first."""
+        runs = self._db.execute("SELECT embryo_id FROM run WHERE incubator = ? AND ended IS NULL", (incubator,))
+        back = (
+            "SELECT id FROM reading WHERE revision = 1 AND embryo_id = ? "
+            "ORDER BY length(frame_key) DESC, frame_key DESC LIMIT ?"
+        )
+        found = [self._readings(back, (embryo_id, each)) for (embryo_id,) in runs.fetchall()]
+        return [reading for of_run in found for reading in reversed(of_run)]
+
+    def _readings(self, ids: str, values: tuple[object, ...]) -> list[Reading]:
+        rows = self._db.execute(ids, values).fetchall()
+        bodies = (self._db.execute("SELECT body FROM reading WHERE id = ?", row).fetchone()[0] for row in rows)
+        return [Reading.model_validate_json(body) for body in bodies]
+
     def bodies(self) -> Iterator[str]:
         """Every reading's JSON text: per embryo, in order of frame and revision."""
         rows = self._db.execute(

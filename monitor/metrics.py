@@ -50,6 +50,14 @@ class Metrics:
             "watch_overflows_total", "Times the kernel dropped file events: then all is scanned."
         )
         self.share_reachable = gauge("share_reachable", "1 while the incubator's folder can be listed.", "incubator")
+        self.clock_skew = gauge(
+            "clock_skew_seconds", "How far the incubator's clock is ahead of its files' (negative: behind), median of "
+            "the last live frames.", "incubator"
+        )  # fmt: skip
+        self.input_drift = gauge(
+            "input_drift", "How many standard deviations of its first frames an incubator's pictures lie from them.",
+            "incubator", "feature"
+        )  # fmt: skip
         self.active_embryos = gauge("active_embryos", "Embryos with an open run.", "incubator")
         self.queue_depth = gauge("queue_depth", "Frames seen and not yet journalled.")
         self.queue_oldest = gauge("queue_oldest_age_seconds", "How long the oldest of them has waited.")

@@ -6,7 +6,7 @@ The daemon, the replay and the check build their node here, so that all three ar
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,11 +24,12 @@ from monitor.intake import Intake
 from monitor.journal import Journal
 from monitor.memory import IncubatorFacts, Memory
 from monitor.metrics import Metrics
+from monitor.observe import observe
 from monitor.pipeline import Pipeline
 from monitor.read import Speaker
 from monitor.states import StateFiles
 from monitor.timezero import TimeZero
-from monitor.vocabulary import Clock
+from monitor.vocabulary import Clock, FocalStack, Observation
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +109,7 @@ def build_node(
         policy,
         manifest.preprocess,
         manifest.name,
+        observer([source.incubator for source in sources]),
         memory,
         journal,
         Speaker(site, node, {manifest.name: manifest.graph.sha256}),
@@ -132,6 +134,12 @@ def check_planes(incubator: Incubator, model: str, counts: tuple[int, ...]) -> N
             f"incubator {incubator.name!r}: planes = {list(incubator.planes)}: model {model!r} judges stacks of "
             f"{', '.join(map(str, counts))} planes"
         )
+
+
+def observer(incubators: Sequence[Incubator]) -> Callable[[FocalStack], Observation]:
+    """Observes each incubator's stacks with its own limits and clock."""
+    settings = {one.name: (one.quality.limits, one.clock_skew_s) for one in incubators}
+    return lambda stack: observe(stack, *settings[stack.place.incubator])
 
 
 def new_time_zero(source: Source) -> TimeZero:

@@ -20,10 +20,9 @@ from monitor.assemble import Assembled
 from monitor.errors import EngineError
 from monitor.journal import Entry, FileRecord, Journal, Recorded
 from monitor.memory import Memory
-from monitor.observe import observe
 from monitor.read import Judgement, Speaker, make_reading
 from monitor.runs import Fate, Visit, after_visit
-from monitor.vocabulary import Observation
+from monitor.vocabulary import FocalStack, Observation
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +43,7 @@ class Pipeline:
         policy: SegmentPolicy,
         preprocess: Preprocess,
         model: str,
+        observe: Callable[[FocalStack], Observation],
         memory: Memory,
         journal: Journal,
         speaker: Speaker,
@@ -53,7 +53,7 @@ class Pipeline:
         time_step: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self._policy, self._preprocess, self._model = policy, preprocess, model
-        self._memory, self._journal = memory, journal
+        self._observe, self._memory, self._journal = observe, memory, journal
         self._speaker, self._alarms, self._now = speaker, alarms, now
         self._count_failure, self._time_step = count_failure, time_step
 
@@ -62,7 +62,7 @@ class Pipeline:
 
         Raises StorageError when they could not be recorded: then nothing has happened and the frames may come again.
         """
-        visits = [self._memory.visit(observe(frame.stack)) for frame in frames]
+        visits = [self._memory.visit(self._observe(frame.stack)) for frame in frames]
         due = [index for index, visit in enumerate(visits) if visit.fate is Fate.STEP]
         judged = dict(zip(due, self._judge([visits[index] for index in due]), strict=True))
         entries = [self._entry(frame, visits[i], judged.get(i)) for i, frame in enumerate(frames)]

@@ -89,7 +89,7 @@ def _quality(
         flags |= set(repeated.quality.flags) - {"missing_planes", "broken_planes"}
         flags |= {"missing_planes"} if frame.missing_planes else set()
         flags |= {"broken_planes"} if visit.stack.broken else set()
-        return Quality(fit=repeated.quality.fit, flags=tuple(sorted(flags)))
+        return Quality(fit=repeated.quality.fit, flags=tuple(sorted(flags)), measured=repeated.quality.measured)
     flags |= set(visit.observation.flags)
     if fault is not None:
         flags.add(fault)
@@ -97,7 +97,8 @@ def _quality(
         flags.add("beyond_training")
     if visit.out_of_order:
         flags.add("out_of_order")
-    return Quality(fit=visit.observation.fit, flags=tuple(sorted(flags)))
+    observation = visit.observation
+    return Quality(fit=observation.fit, flags=tuple(sorted(flags)), measured=observation.measured)
 
 
 def _blastocyst(judgement: Judgement | None) -> tuple[Blastocyst | None, str | None]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 from monitor.errors import FrameError
 from monitor.intake import refuse_the_future
@@ -22,6 +23,7 @@ from monitor.watch import Watch
 
 PICTURES_LOOKED_INTO = 40
 Faults = list[tuple[FileSeen, FrameError]]
+Sampled = TypeVar("Sampled")
 
 
 def look_over(root: Path) -> list[FileSeen]:
@@ -148,8 +150,8 @@ def _decode(data: bytes, file: PlaneFile, planes: int) -> None:
             raise page
 
 
-def even_sample(files: Sequence[PlaneFile], count: int) -> list[PlaneFile]:
-    """At most `count` (over 1) of the files, evenly over all of them, first and last among them."""
+def even_sample(files: Sequence[Sampled], count: int) -> list[Sampled]:
+    """At most `count` (over 1) of the files or frames, evenly over all of them, first and last among them."""
     if len(files) <= count:
         return list(files)
     return [files[round(k * (len(files) - 1) / (count - 1))] for k in range(count)]

@@ -166,17 +166,34 @@ class FocalStack:
         return max((image.source.file.mtime for image in self.images), default=None)
 
 
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Measured(_Body):
+    """What a picture shows, in the interior of the well, all of one plane: the sharpest (`sharpest_plane_um`).
+
+    `mean_gray`: brightness, 0 to 255. `contrast_gray`: how far gray varies over some 4 um to 10 um, where it varies
+    most. `sharpness`: detail of about 2 um per such contrast, no unit.
+    """
+
+    mean_gray: float
+    contrast_gray: float
+    sharpness: float
+    sharpest_plane_um: int
+
+
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """A stack and whether it is fit to be judged. `flags`: words of a closed set, in order of name."""
+    """A stack and whether it is fit to be judged. `flags`: words of a closed set, in order of name.
+
+    `measured` is None where no plane decoded.
+    """
 
     stack: FocalStack
     fit: bool
     flags: tuple[str, ...]
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    measured: Measured | None = None
 
 
 class EmbryoName(_Body):
@@ -208,8 +225,11 @@ class Blastocyst(_Body):
 
 
 class Quality(_Body):
+    """Whether the frame was fit, why not or what is odd, and what was measured of it when it was judged."""
+
     fit: bool
     flags: tuple[str, ...]
+    measured: Measured | None = None
 
 
 class Reading(_Body):

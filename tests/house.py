@@ -43,9 +43,9 @@ class FakeClock:
 
 
 def picture(level: int = 100, size_px: int = 24, seed: int = 0) -> bytes:
-    """A JPEG (size_px x size_px) of noise around a gray level."""
+    """A JPEG (size_px x size_px) of noise around a gray level, the more the brighter it is: level 0 is dark."""
     rng = np.random.default_rng(seed)
-    gray = np.clip(rng.normal(level, 12, (size_px, size_px)), 0, 255).astype(np.uint8)
+    gray = np.clip(rng.normal(level, 0.4 * level, (size_px, size_px)), 0, 255).astype(np.uint8)
     out = io.BytesIO()
     Image.fromarray(gray).save(out, "JPEG", quality=90)
     return out.getvalue()

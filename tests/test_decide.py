@@ -204,6 +204,8 @@ def test_an_alert_about_pictures_clears_when_they_are_good_again() -> None:
 def test_a_well_in_which_no_embryo_is_seen_is_told_apart_from_a_bad_picture() -> None:
     blank = [reading(k * 10, Outcome.UNFIT, ("blank",)) for k in range(8)]
     assert told(hear_all(blank)) == [("well_empty", "raised")]
+    out_of_focus = [reading(k * 10, Outcome.UNFIT, ("blank", "blurred")) for k in range(8)]
+    assert told(hear_all(out_of_focus)) == [("imaging_degraded", "raised")]
     dark = [reading(k * 10, Outcome.UNFIT, ("dark",)) for k in range(8)]
     assert told(hear_all(dark)) == [("imaging_degraded", "raised")]
 

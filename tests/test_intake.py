@@ -128,7 +128,7 @@ def write_stack(
 ) -> Path:
     rng = np.random.default_rng(seed)
     first, *rest = (
-        Image.fromarray(np.clip(rng.normal(level, 12, (24, 24)), 0, 255).astype(np.uint8)) for _ in range(pages)
+        Image.fromarray(np.clip(rng.normal(level, 40, (24, 24)), 0, 255).astype(np.uint8)) for _ in range(pages)
     )
     path = root / "D1" / "3" / f"{at:%Y%m%dT%H%M%SZ}.{ending}"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -293,7 +293,7 @@ def test_a_restart_between_any_two_frames_changes_no_reading_though_only_files_t
         intake.look()
         frame = intake.assemble(intake.due()[0])
         assert frame is not None
-        restarted += [reading.body() for reading in node.pipeline.advance([frame])]
+        restarted += [reading.body() for reading in node.pipeline.advance([frame]).readings]
         node.journal.close()
     assert restarted == straight
 

@@ -196,7 +196,7 @@ def test_a_broken_file_is_put_aside_with_its_reason_and_heals_when_rewritten(tmp
 def test_a_dark_frame_is_told_unfit_without_a_number_and_moves_no_memory(tmp_path: Path, clock: FakeClock) -> None:
     engine = ScriptedEngine()
     node = node_over(tmp_path, clock, scripted(engine))
-    write_frame(tmp_path / "inc", "1", START, level=-40)
+    write_frame(tmp_path / "inc", "1", START, level=0)
     (reading,) = take_all(node)
     assert (reading.outcome, reading.blastocyst, engine.calls) == (Outcome.UNFIT, None, 0)
     assert reading.quality.flags == ("dark",)
@@ -361,7 +361,8 @@ def test_a_reading_has_exactly_the_keys_of_the_contract(tmp_path: Path, clock: F
         *("captured_at", "run", "hpi", "hpi_source", "planes", "missing_planes", "sources"),
     }
     assert set(body["blastocyst"]) == {"probability", "state_age_h", "segments_missed"}
-    assert set(body["quality"]) == {"fit", "flags"}
+    assert set(body["quality"]) == {"fit", "flags", "measured"}
+    assert set(body["quality"]["measured"]) == {"mean_gray", "contrast_gray", "sharpness", "sharpest_plane_um"}
     assert (body["schema"], body["occurred_at"]) == ("pellucid.reading/1", "2026-01-05T08:00:00Z")
 
 

@@ -71,7 +71,7 @@ def test_a_replay_that_was_cut_off_goes_on_where_it_stopped(tmp_path: Path, monk
 
 def test_frames_stand_in_order_per_embryo_also_those_judged_unfit(tmp_path: Path) -> None:
     write_frame(tmp_path / "rec", "1", START + timedelta(hours=2))
-    write_frame(tmp_path / "rec", "1", START, level=-40)
+    write_frame(tmp_path / "rec", "1", START, level=0)
     write_frame(tmp_path / "rec", "1", START + timedelta(hours=1), PLANES_UM[:2])
     run(tmp_path / "rec", tmp_path / "out", scripted())
     told = lines(tmp_path / "out")
@@ -107,10 +107,10 @@ def test_two_sources_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def grays(seed: int = 0, size_px: int = 32) -> list[np.ndarray]:
-    """Seven planes, smooth enough to survive a JPEG."""
+    """Seven planes, smooth enough to survive a JPEG, with detail enough to be judged."""
     rows, columns = np.mgrid[:size_px, :size_px]
     return [
-        (110 + 40 * np.sin(rows / (3 + k)) + 30 * np.cos((columns + seed) / 4)).astype(np.uint8)
+        (110 + 40 * np.sin(rows / (1 + k / 20)) + 30 * np.cos((columns + seed) / 1.3)).astype(np.uint8)
         for k in range(len(PLANES_UM))
     ]
 
