@@ -27,7 +27,7 @@ from monitor.notify import Notifier
 from monitor.publish import Publisher
 from monitor.share import LOOK_EVERY_S, LOOK_SOON_S, Share
 from monitor.vocabulary import Alert, Clock, Outcome, Place, Reading
-from monitor.watch import Waker
+from monitor.waker import Waker
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,8 @@ from monitor.intake import Found, Intake
 from monitor.metrics import Metrics
 from monitor.timezero import TimeZero
 from monitor.vocabulary import Clock
-from monitor.watch import Root, Waker, probe
+from monitor.waker import Waker
+from monitor.watch import Root, probe
 
 log = logging.getLogger(__name__)
 

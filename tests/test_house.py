@@ -33,7 +33,7 @@ def imports(folder: str) -> Iterator[tuple[str, str]]:
     [
         ("onnxruntime", {"engines/onnxruntime_engine.py"}),
         ("sqlite3", {"monitor/database.py"}),
-        ("watchdog", {"monitor/watch.py"}),
+        ("watchdog", {"monitor/waker.py"}),
         ("PIL", {"monitor/pictures.py"}),
         ("paho", {"monitor/mqtt_session.py", "monitor/subscriber.py"}),
         ("amqtt", {"monitor/broker.py"}),

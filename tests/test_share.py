@@ -16,7 +16,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from watchdog.observers import Observer
 
-import monitor.share
+import monitor.waker
 import monitor.watch
 from monitor.config import make_config
 from monitor.daemon import Daemon
@@ -481,7 +481,7 @@ def test_a_share_without_events_is_said_once_and_its_frames_are_found_by_timed_l
     def refuse(*args: object, **more: object) -> None:
         raise OSError(errno.ENOSPC, "inotify watch limit reached")
 
-    monkeypatch.setattr(monitor.watch, "Observer", type("NoEvents", (Observer,), {refused: refuse}))
+    monkeypatch.setattr(monitor.waker, "Observer", type("NoEvents", (Observer,), {refused: refuse}))
     scene.daemon._waker.start()
     for hour in range(3):
         write_frame(scene.root, "1", START + hour * H)
@@ -532,7 +532,7 @@ def test_ears_that_do_not_open_hold_up_no_look_and_are_asked_for_once(
         def start(self) -> None:
             gate.wait(LIMIT_S)
 
-    monkeypatch.setattr(monitor.watch, "Observer", Hanging)
+    monkeypatch.setattr(monitor.waker, "Observer", Hanging)
     scene.daemon._waker.start()
     write_frame(scene.root, "1", START)
     scene.turns(10, 3)
