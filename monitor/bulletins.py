@@ -120,15 +120,16 @@ class Bulletins:
     def _incubator_facts(self, name: str, last: LastFrame | None, active: int) -> IncubatorFacts:
         looked_s = self._looks[name].looked_s
         ago = None if looked_s is None else timedelta(seconds=self._clock.monotonic() - looked_s)
+        configured, measured = self._cadences[name], None
+        if configured is None:
+            measured = health.measured_cadence_min(self._journal.last_frames.recent_keys(name, health.CADENCE_FRAMES))
         return IncubatorFacts(
             incubator=name,
             reachable=self._reachable(name),
             captured_at=None if last is None else last.captured_at,
             recorded_at=None if last is None else last.recorded_at,
-            configured_cadence_min=self._cadences[name],
-            measured_cadence_min=health.measured_cadence_min(
-                self._journal.last_frames.recent_keys(name, health.CADENCE_FRAMES)
-            ),
+            configured_cadence_min=configured,
+            measured_cadence_min=measured,
             active_embryos=active,
             last_scan_at=None if ago is None else self._clock.now() - ago,
         )
