@@ -1,4 +1,4 @@
-"""How far an incubator's pictures have moved from its first frames: robust, slow to be fooled, the same after a restart."""
+"""How far an incubator's pictures have moved from its first frames: robust, and the same after a restart."""
 
 from __future__ import annotations
 
