@@ -132,12 +132,10 @@ def test_a_wall_of_the_well_is_no_embryo():
 def test_the_numbers_do_not_depend_on_how_many_pixels_the_camera_has():
     picture = virtual()[3]
     small, large = (cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA) for side in (250, 375))
+    odd = cv2.resize(picture, (801, 801), interpolation=cv2.INTER_LINEAR)
     whole = measure_plane(picture)
-    for other in (
-        measure_plane(small),
-        measure_plane(large),
-        measure_plane(np.kron(picture, np.ones((2, 2), np.uint8))),
-    ):
+    for camera in (small, large, odd, np.kron(picture, np.ones((2, 2), np.uint8))):
+        other = measure_plane(camera)
         assert other.mean_gray == pytest.approx(whole.mean_gray, rel=0.01)
         assert other.middle_gray == pytest.approx(whole.middle_gray, rel=0.05)
         assert other.sharpness == pytest.approx(whole.sharpness, rel=0.08)
