@@ -60,7 +60,7 @@ def propose_limits(measured: Sequence[Measured]) -> Limits:
     most = float(np.percentile(rows[:, 0], 100 - PERCENT))
     return Limits(
         mean_gray=round(mean_gray / MARGIN.mean_gray, 1),
-        mean_gray_most=round(min(most * MARGIN.mean_gray_most, 250.0), 1),
+        mean_gray_most=round(min(max(most * MARGIN.mean_gray_most, 1.0), 250.0), 1),
         contrast_ratio=round(ratio / MARGIN.contrast_ratio, 3),
         sharpness=round(sharpness / MARGIN.sharpness, 2),
     )

@@ -310,7 +310,7 @@ class Journal:
         They are found in the index; only `limit` bodies are read. Its first `limit` embryos are looked at.
         """
         return self._readings(
-            "SELECT id FROM reading WHERE revision = 1 AND embryo_id IN "
+            "SELECT embryo_id, frame_key FROM reading WHERE revision = 1 AND embryo_id IN "
             "(SELECT embryo_id FROM run WHERE incubator = ? ORDER BY number LIMIT ?) "
             "ORDER BY length(frame_key), frame_key LIMIT ?",
             (incubator, limit, limit),
@@ -320,16 +320,17 @@ class Journal:
         """The first revisions of the last `each` frames of every open run; of one run oldest first."""
         runs = self._db.execute("SELECT embryo_id FROM run WHERE incubator = ? AND ended IS NULL", (incubator,))
         back = (
-            "SELECT id FROM reading WHERE revision = 1 AND embryo_id = ? "
+            "SELECT embryo_id, frame_key FROM reading WHERE revision = 1 AND embryo_id = ? "
             "ORDER BY length(frame_key) DESC, frame_key DESC LIMIT ?"
         )
         found = [self._readings(back, (embryo_id, each)) for (embryo_id,) in runs.fetchall()]
         return [reading for of_run in found for reading in reversed(of_run)]
 
-    def _readings(self, ids: str, values: tuple[object, ...]) -> list[Reading]:
-        rows = self._db.execute(ids, values).fetchall()
-        bodies = (self._db.execute("SELECT body FROM reading WHERE id = ?", row).fetchone()[0] for row in rows)
-        return [Reading.model_validate_json(body) for body in bodies]
+    def _readings(self, names: str, values: tuple[object, ...]) -> list[Reading]:
+        """The first revisions of frames that a query names by embryo and key: all of it stands in one index."""
+        rows = self._db.execute(names, values).fetchall()
+        of_frame = "SELECT body FROM reading WHERE embryo_id = ? AND frame_key = ? AND revision = 1"
+        return [Reading.model_validate_json(self._db.execute(of_frame, row).fetchone()[0]) for row in rows]
 
     def bodies(self) -> Iterator[str]:
         """Every reading's JSON text: per embryo, in order of frame and revision."""

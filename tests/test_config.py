@@ -203,6 +203,30 @@ def test_what_is_not_allowed_is_told_with_key_value_and_what_is(config, case):
     told(lambda: config(old, new), *words)
 
 
+def test_limits_of_the_pictures_are_given_as_a_table_or_in_line_and_the_others_keep_their_defaults(config):
+    from monitor.observe import Limits
+
+    assert config().incubator[0].quality.limits == Limits()
+    for read in (
+        config("[mqtt]", "[incubator.quality]\nsharpness = 0.5\n\n[mqtt]"),
+        config("[[incubator]]", "[[incubator]]\nquality = { sharpness = 0.5 }"),
+    ):
+        assert read.incubator[0].quality.limits == Limits(sharpness=0.5)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("sharpnes = 0.5", ["incubator.0.quality.sharpnes", "no such key"]),
+        ("sharpness = -1", ["incubator.0.quality.sharpness", "-1"]),
+        ("contrast_ratio = nan", ["incubator.0.quality.contrast_ratio", "finite"]),
+        ("mean_gray = 230", ["incubator.0.quality", "mean_gray must be below mean_gray_most"]),
+    ],
+)
+def test_limits_that_make_no_sense_are_told(config, given, words):
+    told(lambda: config("[mqtt]", f"[incubator.quality]\n{given}\n\n[mqtt]"), *words)
+
+
 def test_two_incubators_of_one_name_are_told(config):
     told(lambda: config("", '[[incubator]]\nname = "inc1"\npath = "/srv/2"\n'), "inc1", "once")
 

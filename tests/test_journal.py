@@ -19,6 +19,7 @@ from monitor.errors import ConfigError, StorageError
 from monitor.journal import Entry, FileRecord, Journal
 from monitor.node import Node
 from monitor.states import StateFiles
+<<<<<<< HEAD
 from monitor.vocabulary import FileSeen, Place
 from tests.house import PLANES_UM, START, FakeClock, node_over, picture, plane_path, take_all, write_frame
 
@@ -29,6 +30,10 @@ def state_files(root: Path) -> set[str]:
 
 def _no_room(*args: object, **more: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+=======
+from monitor.vocabulary import FileSeen
+from tests.house import START, FakeClock, node_over, picture, scripted, take_all, write_frame
+>>>>>>> w/observe
 
 
 def test_the_journal_is_wal_and_synchronous_full(tmp_path: Path) -> None:
@@ -397,6 +402,7 @@ def test_what_was_committed_survives_kill_9(tmp_path: Path) -> None:
         journal.close()
 
 
+<<<<<<< HEAD
 def test_a_file_of_many_pages_has_a_row_for_each_and_a_new_version_leaves_none_of_the_old(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "a")
     before, after = FileSeen("s.tif", 10, 1), FileSeen("s.tif", 20, 2)
@@ -410,3 +416,37 @@ def test_a_file_of_many_pages_has_a_row_for_each_and_a_new_version_leaves_none_o
             (page, 2) for page in range(5)
         ]
     db.close()
+=======
+def test_the_earliest_and_the_latest_readings_of_an_incubator_are_found_in_order(tmp_path: Path) -> None:
+    node = node_over(tmp_path, FakeClock(START + timedelta(days=1)))
+    hours = [timedelta(hours=hour) for hour in range(4)]
+    for hour in hours:
+        for well in ("1", "2"):
+            write_frame(tmp_path / "inc", well, START + hour)
+    take_all(node)
+    write_frame(
+        tmp_path / "inc", "1", START, (-45,), level=60
+    )  # a rewritten plane: another revision of the first frame
+    (revised,) = take_all(node)
+    assert revised.revision == 2
+    earliest = node.journal.earliest_readings("inc1", 3)
+    assert [reading.occurred_at for reading in earliest] == [START, START, START + hours[1]]
+    assert {reading.revision for reading in earliest} == {1}
+    latest = node.journal.latest_readings("inc1", 2)
+    assert sorted((reading.embryo.well, reading.occurred_at) for reading in latest) == [
+        (well, START + hour) for well in ("1", "2") for hour in hours[2:]
+    ]
+    assert [reading.occurred_at for reading in latest[:2]] == [START + hour for hour in hours[2:]]
+    assert node.journal.earliest_readings("inc2", 3) == node.journal.latest_readings("inc2", 2) == []
+
+
+def test_frames_with_numbers_only_stand_in_order_of_the_number(tmp_path: Path) -> None:
+    pattern = r"(?P<dish>[^/]+)/RUN(?P<run>\d+)_F(?P<plane>-?\d+)\.jpg"
+    node = node_over(tmp_path, FakeClock(), scripted(counts=(1,)), layout=pattern, planes=[0])
+    (tmp_path / "inc" / "D1").mkdir()
+    for run in range(8, 13):
+        (tmp_path / "inc" / "D1" / f"RUN{run}_F0.jpg").write_bytes(picture(seed=run))
+    take_all(node)
+    assert [reading.frame.run for reading in node.journal.earliest_readings("inc1", 3)] == [8, 9, 10]
+    assert [reading.frame.run for reading in node.journal.latest_readings("inc1", 3)] == [10, 11, 12]
+>>>>>>> w/observe
