@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from monitor import health
-from monitor.config import Incubator
+from monitor.cadence import Cadences
 from monitor.health import EngineFacts, IncubatorFacts, NodeFacts
 from monitor.journal import Journal
 from monitor.last_frames import LastFrame
@@ -40,7 +40,7 @@ class Bulletins:
     def __init__(
         self,
         node: Node,
-        incubators: tuple[Incubator, ...],
+        cadences: Cadences,
         looks: Mapping[str, LookedOver],
         engines: tuple[EngineFacts, ...],
         storage: Path,
@@ -50,7 +50,7 @@ class Bulletins:
         version: str,
     ) -> None:
         self._node, self._looks, self._storage = node, looks, storage
-        self._cadences = {incubator.name: incubator.cadence_min for incubator in incubators}
+        self._cadences = cadences
         self._publisher, self._clock, self._boot_id, self._version = publisher, clock, boot_id, version
         self.engines = engines
         self._began_s = clock.monotonic()
@@ -113,6 +113,7 @@ class Bulletins:
             outbox_oldest_age_s=max(0.0, (now - oldest).total_seconds()) if oldest else 0.0,
             last_step_at=max((last.judged_at for last in last_frames if last and last.judged_at), default=None),
             engines=self.engines,
+            alerts_open=self._journal.alerts.open_counts(),
             disk_free_bytes=shutil.disk_usage(self._storage).free,
             storage_ok=storage_ok,
         )
@@ -120,16 +121,14 @@ class Bulletins:
     def _incubator_facts(self, name: str, last: LastFrame | None, active: int) -> IncubatorFacts:
         looked_s = self._looks[name].looked_s
         ago = None if looked_s is None else timedelta(seconds=self._clock.monotonic() - looked_s)
-        configured, measured = self._cadences[name], None
-        if configured is None:
-            measured = health.measured_cadence_min(self._journal.last_frames.recent_keys(name, health.CADENCE_FRAMES))
+        configured = self._cadences.configured_min(name)
         return IncubatorFacts(
             incubator=name,
             reachable=self._reachable(name),
             captured_at=None if last is None else last.captured_at,
             recorded_at=None if last is None else last.recorded_at,
             configured_cadence_min=configured,
-            measured_cadence_min=measured,
+            measured_cadence_min=None if configured else self._cadences.measured_min(name),
             active_embryos=active,
             last_scan_at=None if ago is None else self._clock.now() - ago,
         )

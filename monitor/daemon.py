@@ -17,10 +17,12 @@ import monitor
 from engines.load import Loaded
 from monitor.assemble import FrameName
 from monitor.bulletins import Bulletins
+from monitor.cadence import Cadences
 from monitor.config import Config
 from monitor.errors import EngineError, StorageError
 from monitor.health import EngineFacts
 from monitor.imaging import Imaging
+from monitor.lookout import Lookout
 from monitor.metrics import Metrics
 from monitor.node import Node, Source, build_node
 from monitor.notify import Notifier
@@ -93,9 +95,15 @@ class Daemon:
             for name, intake in self.node.intakes.items()
         ]
         self.standing = Standing(warm=True, store_open=True)
+        cadences = Cadences(
+            {incubator.name: incubator.cadence_min for incubator in config.incubator},
+            self.node.journal.last_frames,
+            clock.monotonic,
+        )
+        self.lookout = Lookout(self.node.alarms, self.node.journal, self.shares, cadences, config.storage.path, clock)
         self.bulletins = Bulletins(
             self.node,
-            config.incubator,
+            cadences,
             {share.name: share for share in self.shares},
             _engine_facts(loaded),
             config.storage.path,
@@ -112,6 +120,7 @@ class Daemon:
     def _declare(self, loaded: Loaded) -> None:
         metrics, manifest = self._metrics, loaded.manifest
         metrics.declare(list(self.node.intakes))
+        metrics.open_alerts(self.node.journal.alerts.open_counts())
         metrics.engine_fallback.labels(manifest.name).set(0)
         metrics.build_info.info({"version": monitor.__version__})
         facts = {"model": manifest.name, "version": manifest.version, "runtime": loaded.engine.runtime}
@@ -177,6 +186,7 @@ class Daemon:
             if not self._stopping.is_set():
                 self._look(share, moved, lost)
         worked = self._advance()
+        self._look_out()
         self._publish()
         self._refresh()
         self.standing.store_open = self._storage_faults == 0
@@ -228,6 +238,12 @@ class Daemon:
         except StorageError as fault:
             self._storage_failed(fault)
 
+    def _look_out(self) -> None:
+        try:
+            self._say_alerts(self.lookout.look())
+        except StorageError as fault:
+            self._storage_failed(fault)
+
     def _say_alerts(self, alerts: Sequence[Alert]) -> None:
         for alert in alerts:
             log.warning(
@@ -242,6 +258,8 @@ class Daemon:
                     "id": alert.id,
                 },
             )
+        if alerts:
+            self._metrics.open_alerts(self.node.journal.alerts.open_counts())
 
     def _due(self) -> dict[Share, list[FrameName]]:
         """A batch of frames, a frame of each share in turn: one's backlog does not keep another's frames waiting."""

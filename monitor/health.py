@@ -6,16 +6,13 @@ Pure: no clock, no journal, no broker. Who gathers the facts and when they are t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from itertools import pairwise
-from statistics import median
+from datetime import datetime
 
 from monitor.vocabulary import INTENDED_USE, rfc3339
 
 HEALTH_TOPIC = "health"
-CADENCE_FRAMES = 9  # of each embryo: eight intervals, enough for a median that one gap does not move
 
 
 def incubator_topic(incubator: str) -> str:
@@ -47,6 +44,7 @@ class NodeFacts:
     outbox_oldest_age_s: float
     last_step_at: datetime | None
     engines: tuple[EngineFacts, ...]
+    alerts_open: Mapping[str, int]
     disk_free_bytes: int
     storage_ok: bool
 
@@ -86,6 +84,7 @@ def health_body(facts: NodeFacts, boot_id: str, at: datetime) -> str:
                 }
                 for engine in facts.engines
             ],
+            "alerts_open": dict(facts.alerts_open),
             "disk": {"free_bytes": facts.disk_free_bytes},
             "storage": {"ok": facts.storage_ok},
             "intended_use": INTENDED_USE,
@@ -118,21 +117,6 @@ def incubator_body(facts: IncubatorFacts, boot_id: str, at: datetime) -> str:
             "intended_use": INTENDED_USE,
         }
     )
-
-
-def measured_cadence_min(recent_frame_keys: Iterable[Sequence[str]]) -> float | None:
-    """Median time between neighbouring frames, from each embryo's last frame names; None where no clock names two."""
-    gaps_min = []
-    for keys in recent_frame_keys:
-        times = sorted(map(_captured_at, keys))
-        gaps_min += [(later - sooner).total_seconds() / 60 for sooner, later in pairwise(times)]
-    return median(gaps_min) if gaps_min else None
-
-
-def _captured_at(key: str) -> datetime:
-    """The time in a frame's name, `20260131T061000Z`; `strptime` takes several times as long, and there are thousands."""
-    year, month, day = int(key[:4]), int(key[4:6]), int(key[6:8])
-    return datetime(year, month, day, int(key[9:11]), int(key[11:13]), int(key[13:15]), tzinfo=timezone.utc)
 
 
 def _head(schema: str, name: str, boot_id: str, at: datetime) -> dict[str, str]:

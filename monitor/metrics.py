@@ -5,11 +5,12 @@ The registry is passed in. It counts what it is told; it asks nobody.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
+from monitor.alert_rules import KINDS
 from monitor.outbox import OutboxRow
 from monitor.vocabulary import Outcome, Reading
 
@@ -86,6 +87,7 @@ class Metrics:
             registry=registry,
             buckets=_LATENCY_BUCKETS_S,
         )
+        self.alerts_open = gauge("alerts_open", "Alerts that stand open.", "kind")
         self.engine_info = Info("engine", "The engines that serve.", ("task",), namespace="pellucid", registry=registry)
         self.build_info = Info("build", "This software.", namespace="pellucid", registry=registry)
 
@@ -97,6 +99,11 @@ class Metrics:
             self.planes_missing.labels(name)
             self.share_reachable.labels(name).set(0)
             self.active_embryos.labels(name).set(0)
+
+    def open_alerts(self, counts: Mapping[str, int]) -> None:
+        """How many alerts of each kind stand open; every kind has its series."""
+        for kind in KINDS:
+            self.alerts_open.labels(kind).set(counts.get(kind, 0))
 
     def told(self, reading: Reading, complete_at: datetime | None) -> None:
         """A reading was journalled."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from monitor.bulletins import EVERY_S, Bulletins
-from monitor.config import Incubator
+from monitor.cadence import Cadences, measured_cadence_min
 from monitor.fakes import ScriptedSession
 from monitor.health import (
     EngineFacts,
@@ -20,7 +20,6 @@ from monitor.health import (
     NodeFacts,
     health_body,
     incubator_body,
-    measured_cadence_min,
 )
 from monitor.mqtt_session import Ended, Will
 from monitor.publish import Publisher
@@ -29,7 +28,7 @@ from tests.mosquitto import BrokerSettings, Heard, Listener, Mosquitto, needs_mo
 from tests.service import LIMIT_S, Service, leave_nothing_running, write_config
 
 ENGINE = EngineFacts("blastocyst", "scripted", "0", "scripted", "0" * 64, fallback=False)
-NODE = NodeFacts("0.2.0", 61.04, 3, 12.34, 7, 99.99, START, (ENGINE,), 5_000_000_000, True)
+NODE = NodeFacts("0.2.0", 61.04, 3, 12.34, 7, 99.99, START, (ENGINE,), {"frame_gap": 1}, 5_000_000_000, True)
 INCUBATOR = IncubatorFacts("inc1", True, START, START + timedelta(minutes=2), None, 10.0, 6, START)
 H = timedelta(hours=1)
 
@@ -55,6 +54,7 @@ def test_health_says_what_waits_what_serves_and_how_full_the_disk_is() -> None:
                 "fallback": False,
             }
         ],
+        "alerts_open": {"frame_gap": 1},
         "disk": {"free_bytes": 5_000_000_000},
         "storage": {"ok": True},
         "intended_use": "research use, not validated on patients; adjunctive information only",
@@ -124,9 +124,13 @@ class Desk:
             jitter=lambda: 0.0,
             open_session=self.open_session,
         )
-        configured = Incubator.model_validate({"name": "inc1", "path": tmp_path / "inc", **incubator})
+        cadences = Cadences(
+            {"inc1": incubator.get("cadence_min")},  # type: ignore[dict-item]
+            self.node.journal.last_frames,
+            clock.monotonic,
+        )
         self.bulletins = Bulletins(
-            *(self.node, (configured,), self.looks, (ENGINE,), tmp_path, self.publisher, clock, boot_id, "0.2.0")
+            *(self.node, cadences, self.looks, (ENGINE,), tmp_path, self.publisher, clock, boot_id, "0.2.0")
         )
 
     def open_session(self, will: Will) -> ScriptedSession:

@@ -19,9 +19,8 @@ from monitor.errors import ConfigError, StorageError
 from monitor.journal import Entry, FileRecord, Journal
 from monitor.node import Node
 from monitor.states import StateFiles
-<<<<<<< HEAD
 from monitor.vocabulary import FileSeen, Place
-from tests.house import PLANES_UM, START, FakeClock, node_over, picture, plane_path, take_all, write_frame
+from tests.house import PLANES_UM, START, FakeClock, node_over, picture, plane_path, scripted, take_all, write_frame
 
 
 def state_files(root: Path) -> set[str]:
@@ -30,10 +29,6 @@ def state_files(root: Path) -> set[str]:
 
 def _no_room(*args: object, **more: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-=======
-from monitor.vocabulary import FileSeen
-from tests.house import START, FakeClock, node_over, picture, scripted, take_all, write_frame
->>>>>>> w/observe
 
 
 def test_the_journal_is_wal_and_synchronous_full(tmp_path: Path) -> None:
@@ -402,7 +397,6 @@ def test_what_was_committed_survives_kill_9(tmp_path: Path) -> None:
         journal.close()
 
 
-<<<<<<< HEAD
 def test_a_file_of_many_pages_has_a_row_for_each_and_a_new_version_leaves_none_of_the_old(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "a")
     before, after = FileSeen("s.tif", 10, 1), FileSeen("s.tif", 20, 2)
@@ -416,7 +410,8 @@ def test_a_file_of_many_pages_has_a_row_for_each_and_a_new_version_leaves_none_o
             (page, 2) for page in range(5)
         ]
     db.close()
-=======
+
+
 def test_the_earliest_and_the_latest_readings_of_an_incubator_are_found_in_order(tmp_path: Path) -> None:
     node = node_over(tmp_path, FakeClock(START + timedelta(days=1)))
     hours = [timedelta(hours=hour) for hour in range(4)]
@@ -449,4 +444,3 @@ def test_frames_with_numbers_only_stand_in_order_of_the_number(tmp_path: Path) -
     take_all(node)
     assert [reading.frame.run for reading in node.journal.earliest_readings("inc1", 3)] == [8, 9, 10]
     assert [reading.frame.run for reading in node.journal.latest_readings("inc1", 3)] == [10, 11, 12]
->>>>>>> w/observe
