@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from monitor.alert import Alert, AlertSubject
 from monitor.alert_rules import Alerts
 from monitor.alert_table import Verdict
 from monitor.decide import EMPTY, Voice, advance, end_run, hear, of_node, share, subject_of
 from monitor.journal import Journal
 from monitor.runs import Run, Visit
-from monitor.vocabulary import Alert, AlertSubject, Outcome, Reading
+from monitor.vocabulary import Outcome, Reading
 
 ENGINE_WINDOW_FRAMES = 20
 

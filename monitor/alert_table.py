@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from monitor.alert import Alert, AlertState, AlertSubject
 from monitor.database import Database
 from monitor.decide import EMPTY, Watching
-from monitor.vocabulary import Alert, AlertState, AlertSubject, rfc3339
+from monitor.vocabulary import rfc3339
 
 
 @dataclass(frozen=True)

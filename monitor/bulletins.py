@@ -103,7 +103,7 @@ class Bulletins:
         now, now_s = self._clock.now(), self._clock.monotonic()
         assemblers = [intake.assembler for intake in self._node.intakes.values()]
         since = [since_s for assembler in assemblers if (since_s := assembler.oldest_since()) is not None]
-        messages, oldest = self._journal.outbox_depth()
+        messages, oldest = self._journal.outbox.depth()
         return NodeFacts(
             version=self._version,
             uptime_s=now_s - self._began_s,

@@ -15,6 +15,7 @@ from itertools import zip_longest
 
 import monitor
 from engines.load import Loaded
+from monitor.alert import Alert
 from monitor.assemble import FrameName
 from monitor.bulletins import Bulletins
 from monitor.cadence import Cadences
@@ -28,7 +29,7 @@ from monitor.node import Node, Source, build_node
 from monitor.notify import Notifier
 from monitor.publish import Publisher
 from monitor.share import LOOK_EVERY_S, LOOK_SOON_S, Share
-from monitor.vocabulary import Alert, Clock, Outcome, Place, Reading
+from monitor.vocabulary import Clock, Outcome, Place, Reading
 from monitor.waker import Waker
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ class Daemon:
         self.publisher = Publisher(
             config.mqtt,
             self.root,
-            self.node.journal,
+            self.node.journal.outbox,
             boot_id=self.boot_id,
             version=monitor.__version__,
             now=clock.now,
@@ -311,7 +312,7 @@ class Daemon:
         metrics.queue_depth.set(sum(len(intake.assembler) for intake in intakes))
         since = [since for intake in intakes if (since := intake.assembler.oldest_since()) is not None]
         metrics.queue_oldest.set(self._clock.monotonic() - min(since) if since else 0)
-        depth, oldest = self.node.journal.outbox_depth()
+        depth, oldest = self.node.journal.outbox.depth()
         metrics.outbox_messages.set(depth)
         metrics.outbox_oldest.set((now - oldest).total_seconds() if oldest else 0)
         metrics.disk_free.set(shutil.disk_usage(self._config.storage.path).free)

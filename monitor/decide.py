@@ -14,16 +14,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from monitor.alert import Alert, AlertLimits, AlertState, AlertSubject, Evidence
 from monitor.alert_rules import Alerts, LowBlastocystProbability, Rule
-from monitor.vocabulary import (
-    Alert,
-    AlertLimits,
-    AlertState,
-    AlertSubject,
-    Evidence,
-    Outcome,
-    Reading,
-)
+from monitor.vocabulary import Outcome, Reading
 
 WINDOW_FRAMES = 6
 DEGRADED = frozenset({"dark", "bright", "blurred", "missing_planes", "broken_planes", "lacking"})

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from monitor.assemble import Assembled, Assembler, FrameName
 from monitor.errors import FrameError, StorageError
-from monitor.journal import FileRecord, Journal
+from monitor.file_table import FileRecord
+from monitor.journal import Journal
 from monitor.layouts import Layout
 from monitor.vocabulary import Clock, FileSeen, Place, PlaneFile
 from monitor.watch import Watch
@@ -54,13 +55,13 @@ class Intake:
         self._layout, self._planes_um, self._journal = layout, planes_um, journal
         self._clock, self._count_quarantine = clock, count_quarantine
         self._unread: list[str] = []
-        self.watch = Watch(root, journal.known_files(name), stable_s, clock.monotonic)
+        self.watch = Watch(root, journal.files.known(name), stable_s, clock.monotonic)
         self.assembler = Assembler(
             root,
             planes_um,
             allowed_counts,
             deadline_s,
-            earlier=lambda place, moment: journal.frame_files(place, moment, insemination(place), layout.stacked),
+            earlier=lambda place, moment: journal.files.of_frame(place, moment, insemination(place), layout.stacked),
         )
 
     @property

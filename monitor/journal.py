@@ -10,40 +10,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
+from monitor.alert import Alert, AlertState
 from monitor.alert_table import AlertTable, Verdict, alert_topic
 from monitor.database import Database
-from monitor.last_frames import LastFrames, read_time, sortable
-from monitor.outbox import OutboxRow
+from monitor.file_table import FileRecord, FileTable
+from monitor.last_frames import LastFrames
+from monitor.outbox_table import OutboxTable, reading_topic
 from monitor.runs import Run
-from monitor.vocabulary import Alert, AlertState, FileSeen, Moment, Place, PlaneFile, Reading, rfc3339
-
-# A broker killed before it saved brings back what it had when it last did (Mosquitto: every 30 minutes): a topic is
-# cleared again at each connect for so long after it was, by the journal's time.
-CLEARED_AGAIN = timedelta(hours=48)
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """A file, or a page of one, that has been taken in (`sha256`) or put aside (`reason`)."""
-
-    incubator: str
-    file: FileSeen
-    place: Place | None = None
-    embryo_id: str | None = None
-    frame_key: str | None = None
-    plane_um: int | None = None
-    sha256: str | None = None
-    reason: str | None = None
-    page: int | None = None
-
-    @classmethod
-    def of(cls, plane: PlaneFile, embryo_id: str, sha256: str | None = None, reason: str | None = None) -> FileRecord:
-        """Of a plane that belongs to a frame."""
-        place, key = plane.place, plane.moment.key
-        return cls(place.incubator, plane.file, place, embryo_id, key, plane.plane_um, sha256, reason, plane.page)
+from monitor.vocabulary import Moment, Place, Reading
 
 
 @dataclass(frozen=True)
@@ -81,6 +58,8 @@ class Journal:
         self._database = Database(folder)
         self._db = self._database.connection
         self.alerts = AlertTable(self._database)
+        self.files = FileTable(self._database)
+        self.outbox = OutboxTable(self._database, self.alerts)
         self.last_frames = LastFrames(self._database)
 
     @property
@@ -103,7 +82,7 @@ class Journal:
                 if entry.ended is not None:
                     freed |= self._end_run(*entry.ended, now)
                 self._put_run(entry.run)
-                self._put_files(entry.files)
+                self.files.put(entry.files)
                 freed |= self._put_states(entry.run.embryo_id, entry.states)
                 if entry.reading is not None:
                     told.append(self._put_reading(entry, entry.reading, now))
@@ -119,7 +98,7 @@ class Journal:
     def put_aside(self, records: Iterable[FileRecord]) -> None:
         """Record files that will not be judged, with the reason. The pictures stay where they are."""
         with self._database.transaction():
-            self._put_files(records)
+            self.files.put(records)
 
     def _put_run(self, run: Run) -> None:
         self._db.execute(
@@ -141,28 +120,8 @@ class Journal:
         freed = self._db.execute("SELECT digest FROM state WHERE embryo_id = ?", (run.embryo_id,)).fetchall()
         self._db.execute("DELETE FROM state WHERE embryo_id = ?", (run.embryo_id,))
         if self._boot_id is not None:
-            self._put_outbox("clear", reading_topic(run.place), None, True, None, now)
+            self.outbox.put("clear", reading_topic(run.place), None, True, None, now)
         return {digest for (digest,) in freed}
-
-    def _put_files(self, records: Iterable[FileRecord]) -> None:
-        """A row for each page (0 where the file is the plane); of an older version of the file no page is left."""
-        records = tuple(records)
-        self._db.executemany(
-            "DELETE FROM file WHERE incubator = ? AND path = ? AND (size_bytes, mtime_ns) != (?, ?)",
-            {(record.incubator, record.file.path, record.file.size_bytes, record.file.mtime_ns) for record in records},
-        )
-        self._db.executemany(
-            "INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (
-                    *(record.incubator, record.file.path, record.page or 0),
-                    *(record.file.size_bytes, record.file.mtime_ns, record.sha256),
-                    *((record.place.dish, record.place.well) if record.place else (None, None)),
-                    *(record.embryo_id, record.frame_key, record.plane_um, record.reason),
-                )
-                for record in records
-            ],
-        )
 
     def _put_states(self, embryo_id: str, states: dict[str, str]) -> set[str]:
         replaced = set()
@@ -193,7 +152,7 @@ class Journal:
         if self._boot_id is not None:
             self.last_frames.record(reading, now)
             # only the newest frame may stand in the retained topic: a late word about an old one must not replace it
-            self._put_outbox("reading", reading_topic(place), reading.id, newest, complete_at, now)
+            self.outbox.put("reading", reading_topic(place), reading.id, newest, complete_at, now)
         return reading
 
     def _put_verdicts(self, verdicts: Iterable[Verdict], complete_at: datetime | None, now: datetime) -> list[Alert]:
@@ -201,77 +160,16 @@ class Journal:
         at = None if complete_at is None else complete_at.isoformat()
         for word in words if self._boot_id is not None else ():
             topic, cleared = alert_topic(word.alert_id), word.state is AlertState.CLEARED
-            self._put_outbox("alert", topic, None, not cleared, at, now, word.body())
+            self.outbox.put("alert", topic, None, not cleared, at, now, word.body())
             if cleared:  # the last word is heard by whoever listens; then the topic is empty
-                self._put_outbox("clear", topic, None, True, None, now)
+                self.outbox.put("clear", topic, None, True, None, now)
         return words
 
     def _is_open(self, embryo_id: str) -> bool:
         row = self._db.execute("SELECT ended FROM run WHERE embryo_id = ?", (embryo_id,)).fetchone()
         return row is not None and row[0] is None
 
-    def _put_outbox(
-        self,
-        kind: str,
-        topic: str,
-        reading: str | None,
-        retain: bool,
-        complete_at: str | None,
-        now: datetime,
-        text: str = "",
-    ) -> None:
-        body = None if reading is not None else text
-        self._db.execute(
-            "INSERT INTO outbox (kind, topic, reading, body, retain, complete_at, recorded_at) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (kind, topic, reading, body, retain, complete_at, rfc3339(now)),
-        )
-        if retain:
-            self._db.execute("DELETE FROM cleared WHERE topic = ? OR at < ?", (topic, sortable(now - CLEARED_AGAIN)))
-        if retain and body == "":
-            self._db.execute("INSERT INTO cleared VALUES (?, ?)", (topic, sortable(now)))
-
     # -- what is known -------------------------------------------------------------------------------------------------
-
-    def known_files(self, incubator: str) -> dict[str, tuple[int, int]]:
-        """path -> (size, mtime_ns) of every file that was taken in or put aside.
-
-        Not those put aside for what they are called: the next start may read names otherwise, and asks no decoding.
-        """
-        rows = self._db.execute(
-            "SELECT path, size_bytes, mtime_ns FROM file WHERE incubator = ? "
-            "AND (reason IS NULL OR reason NOT IN ('name', 'plane', 'clock'))",
-            (incubator,),
-        )
-        return {path: (size, mtime_ns) for path, size, mtime_ns in rows}
-
-    def frame_files(
-        self, place: Place, moment: Moment, entry: datetime | None, stacked: bool = False
-    ) -> dict[PlaneFile, str]:
-        """The files a frame was judged from -> their SHA-256; `stacked`: each is a page of its file.
-
-        A frame number begins anew with each embryo in a well, so it names a frame of the open run only, and only while
-        the well's insemination entry is the run's; a clock time, and a number within a slide, name one for good.
-        """
-        rows = self._db.execute(
-            "SELECT path, size_bytes, mtime_ns, plane_um, sha256, page FROM file JOIN run USING (embryo_id) "
-            "WHERE file.incubator = :incubator AND file.dish = :dish AND file.well = :well AND frame_key = :key "
-            "AND reason IS NULL AND run.slide IS :slide AND "
-            "(:lasting OR (run.ended IS NULL AND COALESCE(run.insemination = :entry, TRUE))) ORDER BY plane_um",
-            {
-                "incubator": place.incubator,
-                "dish": place.dish,
-                "well": place.well,
-                "key": moment.key,
-                "slide": moment.slide,
-                "lasting": moment.captured_at is not None or moment.slide is not None,
-                "entry": entry and entry.isoformat(),
-            },
-        )
-        return {
-            PlaneFile(place, moment, plane_um, FileSeen(path, size, mtime_ns), page if stacked else None): sha256
-            for path, size, mtime_ns, plane_um, sha256, page in rows
-        }
 
     def runs(self, place: Place) -> list[Run]:
         """The runs in a well, oldest first."""
@@ -358,70 +256,6 @@ class Journal:
         """incubator -> how many embryos lie in it."""
         rows = self._db.execute("SELECT incubator, COUNT(*) FROM run WHERE ended IS NULL GROUP BY incubator")
         return dict(rows.fetchall())
-
-    # -- the outbox ----------------------------------------------------------------------------------------------------
-
-    def pending(self, after_row: int, limit: int) -> list[OutboxRow]:
-        """Messages the broker has not acknowledged, in order."""
-        rows = self._db.execute(
-            f"SELECT row_id, {_MESSAGE} FROM outbox o LEFT JOIN reading r ON r.id = o.reading "
-            "WHERE row_id > ? ORDER BY row_id LIMIT ?",
-            (after_row, limit),
-        )
-        return [_outbox_row(*row) for row in rows]
-
-    def remove(self, row_ids: Sequence[int]) -> None:
-        """The broker has these: they leave."""
-        with self._database.transaction():
-            self._db.executemany("DELETE FROM outbox WHERE row_id = ?", [(row_id,) for row_id in row_ids])
-
-    def next_session(self) -> int:
-        with self._database.transaction():
-            return self._database.count("session")
-
-    def retained(self) -> list[OutboxRow]:
-        """What stands in retained topics and has nothing waiting in the outbox: told again at every connect.
-
-        The latest reading of every open run, every alert that stands open, and an empty body for every topic cleared
-        lately.
-        """
-        waiting = {topic for (topic,) in self._db.execute("SELECT DISTINCT topic FROM outbox WHERE retain")}
-        told = [*self._retained_readings(), *self._open_alerts(), *self._cleared_topics()]
-        return [row for row in told if row.topic not in waiting]
-
-    def _retained_readings(self) -> list[OutboxRow]:
-        rows = self._db.execute(
-            "SELECT r.incubator, r.dish, r.well, r.body, r.complete_at "
-            "FROM run JOIN reading r ON r.id = run.latest_reading "
-            "WHERE run.ended IS NULL ORDER BY r.incubator, r.dish, r.well"
-        )
-        return [_outbox_row(0, "reading", reading_topic(Place(*row[:3])), row[3], 1, row[4]) for row in rows]
-
-    def _open_alerts(self) -> list[OutboxRow]:
-        bodies = self.alerts.open_bodies().items()
-        return [_outbox_row(0, "alert", alert_topic(alert_id), body, 1, None) for alert_id, body in bodies]
-
-    def _cleared_topics(self) -> list[OutboxRow]:
-        rows = self._db.execute("SELECT topic FROM cleared ORDER BY topic")
-        return [_outbox_row(0, "clear", topic, "", 1, None) for (topic,) in rows]
-
-    def outbox_depth(self) -> tuple[int, datetime | None]:
-        """How many messages wait, and since when the oldest does."""
-        count, oldest = self._db.execute("SELECT COUNT(*), MIN(recorded_at) FROM outbox").fetchone()
-        return count, oldest and read_time(oldest)
-
-
-_MESSAGE = "o.kind, o.topic, COALESCE(r.body, o.body), o.retain, o.complete_at"
-
-
-def _outbox_row(row_id: int, kind: str, topic: str, body: str, retain: int, complete_at: str | None) -> OutboxRow:
-    at = None if complete_at is None else datetime.fromisoformat(complete_at)
-    return OutboxRow(row_id=row_id, kind=kind, topic=topic, body=body, retain=bool(retain), complete_at=at)
-
-
-def reading_topic(place: Place) -> str:
-    """Below the root."""
-    return f"embryo/{place.incubator}/{place.dish}/{place.well}/reading"
 
 
 def _dump(moment: Moment) -> str:

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from monitor.alarms import Alarms, Silence
+from monitor.alert import Alert
 from monitor.cadence import Cadences
 from monitor.journal import Journal
 from monitor.share import Share
-from monitor.vocabulary import Alert, Clock
+from monitor.vocabulary import Clock
 
 LOOK_EVERY_S = 10.0
 CADENCE_UNKNOWN_MIN = 20.0  # incubators take 5 to 20 minutes; where nobody knows, the alert comes late, not never

@@ -101,7 +101,7 @@ class Memory:
     def _known_digests(self, observation: Observation, run: Run) -> dict[int, str]:
         """plane in um -> digest of the picture the frame was judged from."""
         stack = observation.stack
-        files = self._journal.frame_files(stack.place, stack.moment, run.insemination)
+        files = self._journal.files.of_frame(stack.place, stack.moment, run.insemination)
         return {file.plane_um: digest for file, digest in files.items()}
 
     def recall(self, embryo_id: str) -> SegmentMemory:

@@ -18,7 +18,8 @@ from engines.segments import SegmentMemory, SegmentPolicy
 from monitor.alarms import Alarms
 from monitor.assemble import Assembled
 from monitor.errors import EngineError
-from monitor.journal import Entry, FileRecord, Journal, Recorded
+from monitor.file_table import FileRecord
+from monitor.journal import Entry, Journal, Recorded
 from monitor.memory import Memory
 from monitor.read import Judgement, Speaker, make_reading
 from monitor.runs import Fate, Visit, after_visit

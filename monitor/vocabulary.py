@@ -166,11 +166,11 @@ class FocalStack:
         return max((image.source.file.mtime for image in self.images), default=None)
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Measured(_Body):
+class Measured(Body):
     """What a picture shows, in the interior of the well, all of one plane: the sharpest (`sharpest_plane_um`).
 
     `mean_gray`: brightness, 0 to 255. `contrast_gray`: how far gray varies over some 4 um to 10 um, where it varies
@@ -196,14 +196,14 @@ class Observation:
     measured: Measured | None = None
 
 
-class EmbryoName(_Body):
+class EmbryoName(Body):
     incubator: str
     dish: str
     well: str
     embryo_id: str
 
 
-class FrameBody(_Body):
+class FrameBody(Body):
     """Which frame a reading is about. `run` is the maker's frame number; `sources` are paths below the incubator's, one
     for each plane (the same path again where one file holds them all)."""
 
@@ -216,7 +216,7 @@ class FrameBody(_Body):
     sources: tuple[str, ...]
 
 
-class Blastocyst(_Body):
+class Blastocyst(Body):
     """P(blastocyst) and the age of the memory it rests on (hours; null before the first cache is committed)."""
 
     probability: float = Field(ge=0, le=1)
@@ -224,7 +224,7 @@ class Blastocyst(_Body):
     segments_missed: int
 
 
-class Quality(_Body):
+class Quality(Body):
     """Whether the frame was fit, why not or what is odd, and what was measured of it when it was judged."""
 
     fit: bool
@@ -232,7 +232,7 @@ class Quality(_Body):
     measured: Measured | None = None
 
 
-class Reading(_Body):
+class Reading(Body):
     """What is told of one frame of one embryo: schema `pellucid.reading/1`.
 
     `id` is stable: the same fact has the same id however often it is sent. `seq` counts readings, events and alerts of
@@ -258,81 +258,6 @@ class Reading(_Body):
 
     def body(self) -> str:
         """The JSON text that is journalled and sent; `published_at` and `historical` are added when it is sent."""
-        absent = {name for name in ("seq", "boot_id") if getattr(self, name) is None}
-        return self.model_dump_json(by_alias=True, exclude=absent)
-
-
-class AlertState(str, Enum):
-    """Where an alert stands. A closed set."""
-
-    RAISED = "raised"
-    UPDATED = "updated"
-    CLEARED = "cleared"
-
-
-class AlertSubject(_Body):
-    """What an alert is about: an embryo, an incubator, an engine, or (all null) the node itself."""
-
-    incubator: str | None = None
-    dish: str | None = None
-    well: str | None = None
-    embryo_id: str | None = None
-    engine: str | None = None
-
-    @property
-    def key(self) -> str:
-        """The subject's name: alerts of one kind and one subject never stand open side by side."""
-        if self.embryo_id is not None:
-            return f"embryo/{self.embryo_id}"
-        if self.incubator is not None:
-            return f"incubator/{self.incubator}"
-        return "node" if self.engine is None else f"engine/{self.engine}"
-
-
-class Evidence(_Body):
-    """On what an alert rests: the reading it began with, the one that is told of, and the numbers looked at."""
-
-    readings: tuple[str, ...] = ()
-    values: dict[str, float | int | str | None] = {}
-
-
-class AlertLimits(_Body):
-    """The rule as it stood when this was said."""
-
-    enter: float
-    leave: float
-    for_min: float
-    unit: str
-
-
-class Alert(_Body):
-    """One word about one alert: schema `pellucid.alert/1`. `alert_id` is the same from `raised` to `cleared`.
-
-    `occurred_at` and `raised_at` are null where the frames have no clock. `value` is null where an alert is cleared
-    because its run has ended. It says what was seen, never what to do with an embryo.
-    """
-
-    schema_: Literal["pellucid.alert/1"] = Field(default="pellucid.alert/1", alias="schema")
-    id: str
-    seq: int | None = None
-    boot_id: str | None = None
-    occurred_at: Time | None
-    alert_id: str
-    kind: str
-    state: AlertState
-    revision: int
-    subject: AlertSubject
-    raised_at: Time | None
-    value: float | None
-    limits: AlertLimits
-    text: str
-    why_cleared: Literal["recovered", "run_ended", "switched_off"] | None = None
-    evidence: Evidence
-    runbook: str
-    intended_use: str = INTENDED_USE
-
-    def body(self) -> str:
-        """As `Reading.body`."""
         absent = {name for name in ("seq", "boot_id") if getattr(self, name) is None}
         return self.model_dump_json(by_alias=True, exclude=absent)
 

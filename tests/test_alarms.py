@@ -33,7 +33,9 @@ def told(node: Node) -> list[tuple[str, str]]:
 
 
 def outbox(node: Node) -> list[tuple[str, str, bool]]:
-    return [(row.kind, row.topic, row.retain) for row in node.journal.pending(0, 10_000) if row.kind != "reading"]
+    return [
+        (row.kind, row.topic, row.retain) for row in node.journal.outbox.pending(0, 10_000) if row.kind != "reading"
+    ]
 
 
 def short_of_planes(root: Path, count: int, first: int = 0) -> None:
@@ -64,16 +66,16 @@ def test_a_cleared_alert_says_its_last_word_and_empties_its_topic(tmp_path: Path
     assert told(node) == [("imaging_degraded", "raised"), ("imaging_degraded", "cleared")]
     topic = f"alert/{words(node)[0]['alert_id']}"
     assert outbox(node) == [("alert", topic, True), ("alert", topic, False), ("clear", topic, True)]
-    node.journal.remove([row.row_id for row in node.journal.pending(0, 10_000)])
-    assert [row for row in node.journal.retained() if row.topic == topic and row.body] == []
+    node.journal.outbox.remove([row.row_id for row in node.journal.outbox.pending(0, 10_000)])
+    assert [row for row in node.journal.outbox.retained() if row.topic == topic and row.body] == []
 
 
 def test_an_open_alert_is_among_what_is_said_again_at_every_connect(tmp_path: Path, clock: FakeClock) -> None:
     node = node_over(tmp_path, clock)
     short_of_planes(tmp_path / "inc", 4)
     take_all(node)
-    node.journal.remove([row.row_id for row in node.journal.pending(0, 10_000)])
-    again = {row.topic: json.loads(row.body) for row in node.journal.retained() if row.kind == "alert"}
+    node.journal.outbox.remove([row.row_id for row in node.journal.outbox.pending(0, 10_000)])
+    again = {row.topic: json.loads(row.body) for row in node.journal.outbox.retained() if row.kind == "alert"}
     assert list(again.values()) == words(node)
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from monitor.alert import Alert, AlertState, AlertSubject, Evidence
 from monitor.alert_rules import (
     DEFAULTS,
     KINDS,
@@ -21,19 +22,7 @@ from monitor.alert_rules import (
     StorageLow,
 )
 from monitor.decide import EMPTY, TEXTS, Signal, Voice, Watching, advance, end_run, hear
-from monitor.vocabulary import (
-    Alert,
-    AlertState,
-    AlertSubject,
-    Blastocyst,
-    EmbryoName,
-    Evidence,
-    FrameBody,
-    Outcome,
-    Quality,
-    Reading,
-    reading_id,
-)
+from monitor.vocabulary import Blastocyst, EmbryoName, FrameBody, Outcome, Quality, Reading, reading_id
 from tests.house import START
 
 VOICE = Voice("lab", "box")

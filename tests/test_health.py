@@ -191,7 +191,7 @@ def test_nothing_is_told_and_nothing_is_kept_while_there_is_no_broker(desk: Desk
     desk.bulletins.tell(True)
     desk.clock.pass_s(3600)
     desk.bulletins.tell(True)
-    assert desk.node.journal.outbox_depth() == (0, None)
+    assert desk.node.journal.outbox.depth() == (0, None)
     desk.connect()
     desk.turn()
     assert desk.last("health")["uptime_s"] == 3600.0

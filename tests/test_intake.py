@@ -330,7 +330,7 @@ def test_an_archive_of_an_older_slide_copied_in_later_ends_nothing_and_steps_no_
     old = take_all(node)
     assert [reading.outcome for reading in old] == [Outcome.OUT_OF_ORDER] * 2
     assert (set(embryos(old)), engine.calls) == ({"inc1/T1/7/run1.2"}, calls)
-    assert [row.retain for row in node.journal.pending(0, 10)] == [True, False, False]
+    assert [row.retain for row in node.journal.outbox.pending(0, 10)] == [True, False, False]
     drop(tmp_path / "inc", 2, START + H)
     (newest,) = take_all(node)
     assert (embryos([newest]), newest.outcome) == (["inc1/T1/7/run1"], Outcome.JUDGED)

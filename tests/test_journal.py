@@ -16,7 +16,8 @@ import pytest
 import monitor.states
 from monitor.database import SCHEMA_VERSION, Database
 from monitor.errors import ConfigError, StorageError
-from monitor.journal import Entry, FileRecord, Journal
+from monitor.file_table import FileRecord
+from monitor.journal import Entry, Journal
 from monitor.node import Node
 from monitor.states import StateFiles
 from monitor.vocabulary import FileSeen, Place
@@ -72,7 +73,7 @@ def test_session_numbers_grow_over_restarts(tmp_path: Path) -> None:
     numbers = []
     for _ in range(3):
         journal = Journal(tmp_path, "a")
-        numbers += [journal.next_session(), journal.next_session()]
+        numbers += [journal.outbox.next_session(), journal.outbox.next_session()]
         journal.close()
     assert numbers == [1, 2, 3, 4, 5, 6]
 
@@ -81,8 +82,8 @@ def test_a_file_put_aside_is_known_and_a_changed_one_is_recorded_anew(tmp_path: 
     journal = Journal(tmp_path, "a")
     journal.put_aside([FileRecord("inc1", FileSeen("a+b.jpg", 3, 7), reason="truncated")])
     journal.put_aside([FileRecord("inc1", FileSeen("a+b.jpg", 4, 8), reason="truncated")])
-    assert journal.known_files("inc1") == {"a+b.jpg": (4, 8)}
-    assert journal.known_files("inc2") == {}
+    assert journal.files.known("inc1") == {"a+b.jpg": (4, 8)}
+    assert journal.files.known("inc2") == {}
 
 
 def test_a_message_leaves_the_outbox_only_when_removed(tmp_path: Path) -> None:
@@ -91,12 +92,12 @@ def test_a_message_leaves_the_outbox_only_when_removed(tmp_path: Path) -> None:
     for k in range(3):
         write_frame(tmp_path / "inc", "1", START + timedelta(hours=k))
     take_all(node)
-    rows = node.journal.pending(0, 100)
+    rows = node.journal.outbox.pending(0, 100)
     assert [row.row_id for row in rows] == [1, 2, 3]
-    assert [row.row_id for row in node.journal.pending(1, 1)] == [2]
-    node.journal.remove([2])
-    assert [row.row_id for row in node.journal.pending(0, 100)] == [1, 3]
-    depth, oldest = node.journal.outbox_depth()
+    assert [row.row_id for row in node.journal.outbox.pending(1, 1)] == [2]
+    node.journal.outbox.remove([2])
+    assert [row.row_id for row in node.journal.outbox.pending(0, 100)] == [1, 3]
+    depth, oldest = node.journal.outbox.depth()
     assert (depth, oldest) == (2, clock.at)
 
 
@@ -107,13 +108,13 @@ def end_run(node: Node, clock: FakeClock) -> None:
 
 
 def deliver(journal: Journal) -> None:
-    journal.remove([row.row_id for row in journal.pending(0, 1000)])
+    journal.outbox.remove([row.row_id for row in journal.outbox.pending(0, 1000)])
 
 
 def told_again(journal: Journal) -> list[tuple[str, str, bool]]:
     """(kind, topic, whether it clears) of what is said at a connect."""
-    assert all(row.retain and row.row_id == 0 for row in journal.retained())
-    return [(row.kind, row.topic, row.body == "") for row in journal.retained()]
+    assert all(row.retain and row.row_id == 0 for row in journal.outbox.retained())
+    return [(row.kind, row.topic, row.body == "") for row in journal.outbox.retained()]
 
 
 READING = "embryo/inc1/D1/1/reading"
@@ -168,9 +169,9 @@ def test_row_ids_are_never_used_again(tmp_path: Path) -> None:
         node = node_over(tmp_path, clock)
         write_frame(tmp_path / "inc", "1", START + timedelta(hours=k))
         take_all(node)
-        (row,) = node.journal.pending(0, 100)
+        (row,) = node.journal.outbox.pending(0, 100)
         assert row.row_id == k + 1
-        node.journal.remove([row.row_id])
+        node.journal.outbox.remove([row.row_id])
         node.journal.close()
 
 
@@ -314,12 +315,12 @@ def test_a_journal_that_finds_no_room_refuses_by_name_takes_nothing_and_resumes(
         take_all(node)
     before = list(node.journal.bodies())
     assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    seq = max(row.row_id for row in node.journal.pending(0, 1000))
+    seq = max(row.row_id for row in node.journal.outbox.pending(0, 1000))
     assert len(before) == seq == db.execute("SELECT COUNT(*) FROM outbox").fetchone()[0]
     db.execute(f"PRAGMA max_page_count = {2**30}")
     take_all(node)
     assert len(list(node.journal.bodies())) == 41
-    assert [row.row_id for row in node.journal.pending(0, 1000)] == list(range(1, 42))
+    assert [row.row_id for row in node.journal.outbox.pending(0, 1000)] == list(range(1, 42))
     assert state_files(tmp_path) == node.journal.state_digests()
 
 
@@ -374,7 +375,8 @@ def test_a_state_nobody_names_is_swept_and_a_named_one_stays(tmp_path: Path) -> 
 
 _WRITER = """
 import sys
-from monitor.journal import FileRecord, Journal
+from monitor.file_table import FileRecord
+from monitor.journal import Journal
 from monitor.vocabulary import FileSeen
 from pathlib import Path
 journal = Journal(Path(sys.argv[1]), "a")
@@ -393,7 +395,7 @@ def test_what_was_committed_survives_kill_9(tmp_path: Path) -> None:
             said = [int(writer.stdout.readline()) for _ in range(50)]
             os.kill(writer.pid, signal.SIGKILL)
         journal = Journal(tmp_path, "a")
-        assert {f"{k}.jpg" for k in said} <= set(journal.known_files("inc1"))
+        assert {f"{k}.jpg" for k in said} <= set(journal.files.known("inc1"))
         journal.close()
 
 
@@ -401,9 +403,9 @@ def test_a_file_of_many_pages_has_a_row_for_each_and_a_new_version_leaves_none_o
     journal = Journal(tmp_path, "a")
     before, after = FileSeen("s.tif", 10, 1), FileSeen("s.tif", 20, 2)
     journal.put_aside([FileRecord("inc1", before, page=page, sha256="x") for page in range(7)])
-    assert journal.known_files("inc1") == {"s.tif": (10, 1)}
+    assert journal.files.known("inc1") == {"s.tif": (10, 1)}
     journal.put_aside([FileRecord("inc1", after, page=page, reason="pages") for page in range(5)])
-    assert journal.known_files("inc1") == {"s.tif": (20, 2)}
+    assert journal.files.known("inc1") == {"s.tif": (20, 2)}
     journal.close()
     with sqlite3.connect(tmp_path / "journal.sqlite") as db:
         assert db.execute("SELECT page, mtime_ns FROM file ORDER BY page").fetchall() == [

@@ -155,7 +155,7 @@ def test_a_frame_older_than_the_last_one_judged_is_told_and_not_stepped(tmp_path
     (late,) = take_all(node)
     assert (late.outcome, late.blastocyst, engine.calls) == (Outcome.OUT_OF_ORDER, None, calls)
     assert late.embryo.embryo_id.endswith("20260105T090000Z")
-    retained = [row.retain for row in node.journal.pending(0, 10)]
+    retained = [row.retain for row in node.journal.outbox.pending(0, 10)]
     assert retained == [True, False], "an old frame must not replace the newest in the retained topic"
 
 
@@ -265,7 +265,7 @@ def test_a_gap_over_24_hours_starts_a_run_that_asks_for_confirmation(tmp_path: P
     first, second = take_all(node)
     assert first.embryo.embryo_id != second.embryo.embryo_id
     assert "run_unconfirmed" in second.quality.flags
-    kinds = [row.kind for row in node.journal.pending(0, 10)]
+    kinds = [row.kind for row in node.journal.outbox.pending(0, 10)]
     assert kinds == ["reading", "clear", "reading"]
 
 
@@ -382,10 +382,10 @@ def test_the_outbox_gives_the_retained_readings_of_open_runs_that_do_not_wait(tm
     for well in ("1", "2"):
         write_frame(tmp_path / "inc", well, START)
     take_all(node)
-    assert node.journal.retained() == []
-    rows = node.journal.pending(0, 10)
-    node.journal.remove([rows[0].row_id])
-    (row,) = node.journal.retained()
+    assert node.journal.outbox.retained() == []
+    rows = node.journal.outbox.pending(0, 10)
+    node.journal.outbox.remove([rows[0].row_id])
+    (row,) = node.journal.outbox.retained()
     assert (row.topic, row.row_id, row.retain) == ("embryo/inc1/D1/1/reading", 0, True)
     assert row.body == rows[0].body
 

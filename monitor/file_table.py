@@ -1,0 +1,101 @@
+"""The files' rows in the journal: which were taken in or put aside, and what a frame was judged from.
+
+`put` belongs into the transaction that makes it true. It opens no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from monitor.database import Database
+from monitor.vocabulary import FileSeen, Moment, Place, PlaneFile
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file, or a page of one, that has been taken in (`sha256`) or put aside (`reason`)."""
+
+    incubator: str
+    file: FileSeen
+    place: Place | None = None
+    embryo_id: str | None = None
+    frame_key: str | None = None
+    plane_um: int | None = None
+    sha256: str | None = None
+    reason: str | None = None
+    page: int | None = None
+
+    @classmethod
+    def of(cls, plane: PlaneFile, embryo_id: str, sha256: str | None = None, reason: str | None = None) -> FileRecord:
+        """Of a plane that belongs to a frame."""
+        place, key = plane.place, plane.moment.key
+        return cls(place.incubator, plane.file, place, embryo_id, key, plane.plane_um, sha256, reason, plane.page)
+
+
+class FileTable:
+    """Rows of files over one database connection."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database.connection
+
+    def put(self, records: Iterable[FileRecord]) -> None:
+        """A row for each page (0 where the file is the plane); of an older version of the file no page is left."""
+        records = tuple(records)
+        self._db.executemany(
+            "DELETE FROM file WHERE incubator = ? AND path = ? AND (size_bytes, mtime_ns) != (?, ?)",
+            {(record.incubator, record.file.path, record.file.size_bytes, record.file.mtime_ns) for record in records},
+        )
+        self._db.executemany(
+            "INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    *(record.incubator, record.file.path, record.page or 0),
+                    *(record.file.size_bytes, record.file.mtime_ns, record.sha256),
+                    *((record.place.dish, record.place.well) if record.place else (None, None)),
+                    *(record.embryo_id, record.frame_key, record.plane_um, record.reason),
+                )
+                for record in records
+            ],
+        )
+
+    def known(self, incubator: str) -> dict[str, tuple[int, int]]:
+        """path -> (size, mtime_ns) of every file that was taken in or put aside.
+
+        Not those put aside for what they are called: the next start may read names otherwise, and asks no decoding.
+        """
+        rows = self._db.execute(
+            "SELECT path, size_bytes, mtime_ns FROM file WHERE incubator = ? "
+            "AND (reason IS NULL OR reason NOT IN ('name', 'plane', 'clock'))",
+            (incubator,),
+        )
+        return {path: (size, mtime_ns) for path, size, mtime_ns in rows}
+
+    def of_frame(
+        self, place: Place, moment: Moment, entry: datetime | None, stacked: bool = False
+    ) -> dict[PlaneFile, str]:
+        """The files a frame was judged from -> their SHA-256; `stacked`: each is a page of its file.
+
+        A frame number begins anew with each embryo in a well, so it names a frame of the open run only, and only while
+        the well's insemination entry is the run's; a clock time, and a number within a slide, name one for good.
+        """
+        rows = self._db.execute(
+            "SELECT path, size_bytes, mtime_ns, plane_um, sha256, page FROM file JOIN run USING (embryo_id) "
+            "WHERE file.incubator = :incubator AND file.dish = :dish AND file.well = :well AND frame_key = :key "
+            "AND reason IS NULL AND run.slide IS :slide AND "
+            "(:lasting OR (run.ended IS NULL AND COALESCE(run.insemination = :entry, TRUE))) ORDER BY plane_um",
+            {
+                "incubator": place.incubator,
+                "dish": place.dish,
+                "well": place.well,
+                "key": moment.key,
+                "slide": moment.slide,
+                "lasting": moment.captured_at is not None or moment.slide is not None,
+                "entry": entry and entry.isoformat(),
+            },
+        )
+        return {
+            PlaneFile(place, moment, plane_um, FileSeen(path, size, mtime_ns), page if stacked else None): sha256
+            for path, size, mtime_ns, plane_um, sha256, page in rows
+        }

@@ -1,0 +1,110 @@
+"""The outbox's rows in the journal: what waits to be said, and what stands in retained topics.
+
+`put` belongs into the transaction that makes a thing true; the rest is for whoever says it. It knows no broker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from monitor.alert_table import AlertTable, alert_topic
+from monitor.database import Database
+from monitor.last_frames import read_time, sortable
+from monitor.outbox import OutboxRow
+from monitor.vocabulary import Place, rfc3339
+
+# A broker killed before it saved brings back what it had when it last did (Mosquitto: every 30 minutes): a topic is
+# cleared again at each connect for so long after it was, by the journal's time.
+CLEARED_AGAIN = timedelta(hours=48)
+
+
+class OutboxTable:
+    """The `Outbox` on disk."""
+
+    def __init__(self, database: Database, alerts: AlertTable) -> None:
+        self._database, self._db, self._alerts = database, database.connection, alerts
+
+    def put(
+        self,
+        kind: str,
+        topic: str,
+        reading: str | None,
+        retain: bool,
+        complete_at: str | None,
+        now: datetime,
+        text: str = "",
+    ) -> None:
+        """Append one message, inside a transaction: the body is `reading`'s where one is named, else `text`."""
+        body = None if reading is not None else text
+        self._db.execute(
+            "INSERT INTO outbox (kind, topic, reading, body, retain, complete_at, recorded_at) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (kind, topic, reading, body, retain, complete_at, rfc3339(now)),
+        )
+        if retain:
+            self._db.execute("DELETE FROM cleared WHERE topic = ? OR at < ?", (topic, sortable(now - CLEARED_AGAIN)))
+        if retain and body == "":
+            self._db.execute("INSERT INTO cleared VALUES (?, ?)", (topic, sortable(now)))
+
+    def pending(self, after_row: int, limit: int) -> list[OutboxRow]:
+        """Messages the broker has not acknowledged, in order."""
+        rows = self._db.execute(
+            f"SELECT row_id, {_MESSAGE} FROM outbox o LEFT JOIN reading r ON r.id = o.reading "
+            "WHERE row_id > ? ORDER BY row_id LIMIT ?",
+            (after_row, limit),
+        )
+        return [_outbox_row(*row) for row in rows]
+
+    def remove(self, row_ids: Sequence[int]) -> None:
+        """The broker has these: they leave."""
+        with self._database.transaction():
+            self._db.executemany("DELETE FROM outbox WHERE row_id = ?", [(row_id,) for row_id in row_ids])
+
+    def next_session(self) -> int:
+        with self._database.transaction():
+            return self._database.count("session")
+
+    def retained(self) -> list[OutboxRow]:
+        """What stands in retained topics and has nothing waiting in the outbox: told again at every connect.
+
+        The latest reading of every open run, every alert that stands open, and an empty body for every topic cleared
+        lately.
+        """
+        waiting = {topic for (topic,) in self._db.execute("SELECT DISTINCT topic FROM outbox WHERE retain")}
+        told = [*self._retained_readings(), *self._open_alerts(), *self._cleared_topics()]
+        return [row for row in told if row.topic not in waiting]
+
+    def _retained_readings(self) -> list[OutboxRow]:
+        rows = self._db.execute(
+            "SELECT r.incubator, r.dish, r.well, r.body, r.complete_at "
+            "FROM run JOIN reading r ON r.id = run.latest_reading "
+            "WHERE run.ended IS NULL ORDER BY r.incubator, r.dish, r.well"
+        )
+        return [_outbox_row(0, "reading", reading_topic(Place(*row[:3])), row[3], 1, row[4]) for row in rows]
+
+    def _open_alerts(self) -> list[OutboxRow]:
+        bodies = self._alerts.open_bodies().items()
+        return [_outbox_row(0, "alert", alert_topic(alert_id), body, 1, None) for alert_id, body in bodies]
+
+    def _cleared_topics(self) -> list[OutboxRow]:
+        rows = self._db.execute("SELECT topic FROM cleared ORDER BY topic")
+        return [_outbox_row(0, "clear", topic, "", 1, None) for (topic,) in rows]
+
+    def depth(self) -> tuple[int, datetime | None]:
+        """How many messages wait, and since when the oldest does."""
+        count, oldest = self._db.execute("SELECT COUNT(*), MIN(recorded_at) FROM outbox").fetchone()
+        return count, oldest and read_time(oldest)
+
+
+_MESSAGE = "o.kind, o.topic, COALESCE(r.body, o.body), o.retain, o.complete_at"
+
+
+def _outbox_row(row_id: int, kind: str, topic: str, body: str, retain: int, complete_at: str | None) -> OutboxRow:
+    at = None if complete_at is None else datetime.fromisoformat(complete_at)
+    return OutboxRow(row_id=row_id, kind=kind, topic=topic, body=body, retain=bool(retain), complete_at=at)
+
+
+def reading_topic(place: Place) -> str:
+    """Below the root."""
+    return f"embryo/{place.incubator}/{place.dish}/{place.well}/reading"
