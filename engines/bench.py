@@ -19,6 +19,8 @@ CLIP_FRAMES = 28
 LATE_FRAME = 1000
 SAME = 0.05  # two medians on a shared machine are called the same within this
 
+_BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (0.0, "B"))
+
 Clock = Callable[[], float]
 
 
@@ -32,7 +34,7 @@ class Goal:
     def met(self, value: float) -> bool:
         """A value that is not a number meets no goal."""
         if self.kind == "about":
-            return abs(value - self.value) <= SAME * self.value
+            return abs(value - self.value) <= SAME * self.value + 1e-9
         return value <= self.value if self.kind == "at most" else value >= self.value
 
 
@@ -114,8 +116,8 @@ def told(value: float, unit: str) -> str:
     if unit == "s":
         return f"{value * 1e3:.2f} ms" if value < 0.1 else f"{value * 1e3:.0f} ms"
     if unit == "bytes":
-        scale, name = next(pair for pair in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")) if value >= pair[0] / 2)
-        return f"{value / scale:.2f} {name}" if scale > 1 else f"{value:.0f} B"
+        scale, name = next(unit for unit in _BYTES if value >= unit[0] / 2)
+        return f"{value / scale:.2f} {name}" if scale else f"{value:.0f} B"
     return f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 

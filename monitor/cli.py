@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 failed while running, 2 wrong usage, 78 bad configuration 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import re
 import signal
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from monitor import __version__
+from monitor.cli_engines import add_engines
 from monitor.errors import ConfigError, EngineError, PellucidError
 
 EX_CONFIG = 78
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run_and_check(commands)
     _add_replay(commands)
     _add_simulate(commands)
-    _add_engines(commands)
+    add_engines(commands)
     return parser
 
 
@@ -113,22 +113,6 @@ def _add_simulate(commands: _Commands) -> None:
     command.add_argument("--start", type=_time, help="time of the first frame (default: so that the last is now)")
     command.add_argument("--speed", type=_more_than_0, help="virtual seconds a second (default: as fast as it goes)")
     command.set_defaults(command=_simulate)
-
-
-def _add_engines(commands: _Commands) -> None:
-    engines = commands.add_parser("engines", help="the models on this machine")
-    what = engines.add_subparsers(required=True, metavar="WHAT")
-    for name, command, text in (
-        ("list", _engines_list, "each model, its digest and where it comes from"),
-        ("verify", _engines_verify, "digests, and every promise of the engine contract; exit 1 where one is broken"),
-        ("bench", _engines_bench, "time of a step, interleaved, medians and ratios"),
-    ):
-        parser = what.add_parser(name, help=text)
-        parser.add_argument("--models", type=Path, help="a folder of models (default: the bundled ones)")
-        if name != "verify":
-            parser.add_argument("--json", action="store_true", help="machine-readable")
-        parser.add_argument("--threads", type=int, default=0, help="0: one per physical core")
-        parser.set_defaults(command=command)
 
 
 def _positive(text: str) -> int:
@@ -275,57 +259,4 @@ def _simulate(arguments: argparse.Namespace) -> int:
     except ValueError as fault:
         raise ConfigError(str(fault)) from fault
     print(f"{written} frames written below {arguments.out}; their truth below {arguments.out / 'truth'}")
-    return 0
-
-
-def _engines_list(arguments: argparse.Namespace) -> int:
-    from engines.load import BUNDLED_MODELS, find_manifests
-    from engines.manifest import read_manifest
-
-    manifests = [read_manifest(path) for path in find_manifests(arguments.models or BUNDLED_MODELS)]
-    if arguments.json:
-        print(json.dumps([manifest.model_dump(mode="json", by_alias=True) for manifest in manifests], indent=2))
-        return 0
-    for manifest in manifests:
-        print(f"{manifest.name} {manifest.version}: {manifest.task}, graph {manifest.graph.sha256[:12]}")
-        print(f"  trained on {manifest.provenance.get('trained_on', 'not said')}; {manifest.intended_use}")
-    return 0
-
-
-def _engines_verify(arguments: argparse.Namespace) -> int:
-    from engines.load import BUNDLED_MODELS, find_manifests, load_engine
-    from engines.verify import contract_faults
-
-    worst = 0
-    for path in find_manifests(arguments.models or BUNDLED_MODELS):
-        try:
-            loaded = load_engine(path, "cpu", arguments.threads)
-            faults, runtime = contract_faults(loaded.engine), loaded.engine.runtime
-        except EngineError as fault:
-            faults, runtime = [str(fault)], "not loaded"
-        worst = max(worst, len(faults))
-        print(f"{path.stem} ({runtime}): {'keeps the contract' if not faults else 'BROKEN'}")
-        for fault_text in faults:
-            print(f"  {fault_text}")
-    return 1 if worst else 0
-
-
-def _engines_bench(arguments: argparse.Namespace) -> int:
-    from engines.bench import bench_engine
-    from engines.load import BUNDLED_MODELS, find_manifests, load_engine
-
-    results = [
-        bench_engine(load_engine(path, "cpu", arguments.threads).engine)
-        for path in find_manifests(arguments.models or BUNDLED_MODELS)
-    ]
-    if arguments.json:
-        print(json.dumps({"engines": results}, indent=2))
-        return 0
-    for result in results:
-        print(f"{result['model']} on {result['runtime']}, median of {result['rounds']} rounds")
-        print(
-            f"  step {result['step_frame_10_s'] * 1e3:.2f} ms; clip of 28 recomputed {result['clip_28_s'] * 1e3:.1f} ms"
-        )
-        print(f"  frame 1,000 / frame 10: {result['frame_1000_over_frame_10']:.2f}")
-        print(f"  clip / step: {result['clip_over_step']:.1f}; state {result['state_bytes'] / 1e6:.2f} MB")
     return 0

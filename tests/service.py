@@ -71,6 +71,10 @@ class Service:
         self._reader.start()
         self.url = self.wait_for(lambda lines: any("url" in line for line in lines), "url")[-1]["url"]
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def _read(self) -> None:
         assert self._process.stderr is not None
         with self._process.stderr as text:

@@ -286,7 +286,7 @@ def test_folding_the_norms_keeps_the_function() -> None:
 
 @pytest.mark.parametrize("config", [SMALL, PAPER_SHAPED], ids=lambda config: config.backbone)
 def test_folding_the_shift_into_the_kernels_keeps_value_and_state(config: AMSNetConfig) -> None:
-    """The graph's way of adding the past must say and remember what the reference does, from a past that is not zero."""
+    """The graph's way of adding the past says and remembers what the reference does, from a past that is not zero."""
     model, frames = network(config), clip(config)
     folded = export.fold_shifts(export.fold_norms(model))
     assert sum(isinstance(module, export.FoldedShift) for module in folded.modules()) == len(model.layout)

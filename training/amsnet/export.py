@@ -1,7 +1,8 @@
 """AMSNet's step as an ONNX graph with its manifest, held against PyTorch before anyone may use it.
 
-Does: folds batch norm into the convolutions and the temporal shift into their kernels, exports one step (`x`, `state` -> `y_blastocyst`, `state_next`) with a
-dynamic batch, writes graph and manifest atomically, runs ONNX Runtime and PyTorch side by side over chained steps.
+Does: folds batch norm and the temporal shift into the convolutions, exports one step (`x`, `state` -> `y_blastocyst`,
+`state_next`) with a dynamic batch, writes graph and manifest atomically, runs ONNX Runtime and PyTorch side by side
+over chained steps.
 Refuses to know: training, the monitor, fp16 and TensorRT variants.
 
     python -m training.amsnet.export --checkpoint training/runs/amsnet-small.pt --out engines/models
@@ -67,7 +68,7 @@ def fold_norms(model: AMSNet) -> AMSNet:
 
 
 class FoldedShift(nn.Module):
-    """A shifted bottleneck (norms folded) that never builds the shifted map: conv1(past, rest) = conv1(rest) + conv1(past).
+    """A shifted bottleneck (norms folded) that never builds the shifted map: conv1(past and rest) = two terms.
 
     ONNX Runtime keeps maps in blocks of channels. Cutting a map and joining it with the cache unpacks and packs it
     again: 29 of 214 ms of the paper's network, most of it in Res-1, whose maps hold seven planes. Here conv1 sees the
