@@ -41,7 +41,7 @@ class Evidence(Body):
     """On what an alert rests: the reading it began with, the one that is told of, and the numbers looked at."""
 
     readings: tuple[str, ...] = ()
-    values: dict[str, float | int | str | None] = {}
+    values: dict[str, float | int | str | None] = Field(default_factory=dict)
 
 
 class AlertLimits(Body):

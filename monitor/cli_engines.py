@@ -73,11 +73,18 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _bench(arguments: argparse.Namespace) -> int:
+    logging.disable(logging.WARNING)  # a line for each frame would be part of what is measured
+    try:
+        return _measure(arguments)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _measure(arguments: argparse.Namespace) -> int:
     from engines.bench import NotRun, as_json, engine_rows, table
     from engines.load import BUNDLED_MODELS, find_manifests, load_engine
     from monitor.bench import machine
 
-    logging.disable(logging.WARNING)
     folders = [arguments.models] if arguments.models else [BUNDLED_MODELS]
     not_run: list[NotRun] = []
     if not arguments.models and any(FULL_SIZE.glob("*.json")):

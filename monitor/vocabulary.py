@@ -167,6 +167,8 @@ class FocalStack:
 
 
 class Body(BaseModel):
+    """Of what is told: frozen, and no key that is not declared."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 

@@ -125,7 +125,7 @@ class Way:
         self.publisher = Publisher(
             broker,
             "pellucid/v1/bench/bench",
-            self.node.journal,
+            self.node.journal.outbox,
             boot_id="bench",
             version="bench",
             now=clock.now,
@@ -169,7 +169,7 @@ class Way:
         """Until nothing waits in the outbox and nothing is on its way."""
         until_s = time.monotonic() + ANSWER_LIMIT_S
         self.publisher.tick()
-        while not self.publisher.connected or self.publisher.inflight or self.node.journal.outbox_depth()[0]:
+        while not self.publisher.connected or self.publisher.inflight or self.node.journal.outbox.depth()[0]:
             if time.monotonic() > until_s:
                 raise PellucidError(f"bench: the broker did not take everything within {ANSWER_LIMIT_S:.0f} s")
             self._answered.wait(0.1)

@@ -169,7 +169,7 @@ def test_the_whole_way_of_a_frame_ends_with_its_reading_acknowledged_and_out_of_
         way.take("frame")
     topics = [topic for _, topic, _, _ in sessions[0].sent]
     assert topics.count("pellucid/v1/bench/bench/embryo/inc1/D1/1/reading") == 2
-    assert way.node.journal.outbox_depth()[0] == 0
+    assert way.node.journal.outbox.depth()[0] == 0
     assert {name: len(laps) for name, laps in stopwatch.laps.items()} == {
         **dict.fromkeys(("frame", "look", "decode", "advance", "journal", "publish"), 2),
         "state": 1,

@@ -115,7 +115,7 @@ class Desk:
         self.sessions: list[ScriptedSession] = []
         self.looks = {"inc1": Looked(clock.seconds)}
         self.publisher = Publisher(
-            *(BrokerSettings(), "root", self.node.journal),
+            *(BrokerSettings(), "root", self.node.journal.outbox),
             boot_id=boot_id,
             version="0.2.0",
             now=clock.now,
