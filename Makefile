@@ -12,7 +12,7 @@ demo: $(VENV)/.demo  ## six virtual embryos through five days, at high speed
 test: $(VENV)/.dev  ## the fast tests
 	$(BIN)/python -m pytest
 
-test-broker: $(VENV)/.dev  ## needs Mosquitto and promtool: apt-get install mosquitto prometheus
+test-broker: $(VENV)/.dev  ## needs Mosquitto and promtool: apt-get install mosquitto openssl prometheus
 	$(BIN)/python -m pytest -m broker
 
 test-slow: $(VENV)/.dev

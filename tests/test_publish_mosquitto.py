@@ -240,7 +240,7 @@ def test_what_a_killed_broker_brings_back_from_an_old_save_is_cleared_again(
     take_all(node)
     topic = "embryo/inc1/D1/1/reading"
     worker = worker_to(broker, protocol)
-    worker.use(node.journal)
+    worker.use(node.journal.outbox)
     worker.connect()
     worker.deliver()
     broker.stop()  # it saves
