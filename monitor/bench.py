@@ -6,6 +6,7 @@ what is looked for. The broker is a real one, embedded, in a process of its own.
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import multiprocessing
 import os
@@ -21,7 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from engines.bench import Clock, Goal, Row, after_frames, timed
+from engines.bench import Clock, Goal, Row, after_frames, paired_ratio, timed
 from engines.load import Loaded
 from engines.preprocess import fit_stack, to_tensor
 from engines.verify import sample_inputs
@@ -52,6 +53,7 @@ class Plan:
     embryos: int = 240
     late: int = LATE
     size_px: int = 500
+    opening_every: int = 4  # rounds
 
 
 def plan_for(step_s: float) -> Plan:
@@ -117,19 +119,36 @@ def _times(loaded: Loaded, node: Callable[..., Way], folder: Path, plan: Plan, c
         laps.laps["step"].append(timed(lambda: engine.step([tenth], inputs), clock))
         way.put(1, (10 + turn) * STEP_APART)
         way.take("usual")
+        laps.laps["usual_look"].append(laps.laps["look"][-1])
         _apart(loaded, way, laps)
         if late is not None:
             late.put(1, (plan.late + turn) * STEP_APART)
             late.take("late")
-        if turn % 4 == 0:  # the first frame of a segment: stepped for good and kept, beside being judged
-            way.put(2, timedelta(hours=SEGMENT_H) * (1 + turn // 4))
+        if (
+            turn % plan.opening_every == 0
+        ):  # the first frame of a segment: stepped for good and kept, beside being judged
+            way.put(2, timedelta(hours=SEGMENT_H) * (1 + turn // plan.opening_every))
             way.take("opening")
     way.close()
     if late is not None:
         late.close()
-        laps.laps["late"] = late_laps.laps["late"]
-        laps.laps["late_look"] = late_laps.laps["look"][-plan.rounds :]
-    return {"seconds": {name: statistics.median(values) for name, values in laps.laps.items()}}
+    return _summed_up(laps.laps, late_laps.laps, plan)
+
+
+def _summed_up(laps: dict[str, list[float]], late_laps: dict[str, list[float]], plan: Plan) -> dict[str, Any]:
+    """Medians of every lap, and ratios of what was measured side by side."""
+    ratios = {
+        "usual_over_step": paired_ratio(laps["usual"], laps["step"]),
+        "opening_over_step": paired_ratio(laps["opening"], laps["step"][:: plan.opening_every]),
+    }
+    if plan.late:
+        late, late_look = late_laps["late"], late_laps["look"][-plan.rounds :]
+        laps = {**laps, "late": late, "late_look": late_look}
+        beyond = [whole - look for whole, look in zip(late, late_look, strict=True)]
+        usual_beyond = [whole - look for whole, look in zip(laps["usual"], laps["usual_look"], strict=True)]
+        ratios["late_over_usual"] = paired_ratio(late, laps["usual"])
+        ratios["late_over_usual_beyond_look"] = paired_ratio(beyond, usual_beyond)
+    return {"seconds": {name: statistics.median(values) for name, values in laps.items()}, "ratios": ratios}
 
 
 def _apart(loaded: Loaded, way: Way, laps: Stopwatch) -> None:
@@ -155,6 +174,7 @@ def _weights(node: Callable[..., Way], folder: Path, plan: Plan, clock: Clock) -
         way.take("round")
         return written_bytes() - before
 
+    gc.collect()  # what the measurements before have left is not these embryos'
     resident = resident_bytes()
     round_of_frames(timedelta())
     usual = [round_of_frames(minutes * STEP_APART) for minutes in (1, 2, 3)]
@@ -186,21 +206,20 @@ def _proc(path: Path, key: str) -> int:
 
 def way_rows(model: str, measured: dict[str, Any], full_size: bool) -> list[Row]:
     """The table's rows of what `bench_way` gave."""
-    seconds = measured["seconds"]
-    step, usual, opening = seconds["step"], seconds["usual"], seconds["opening"]
-    average = ((FRAMES_A_SEGMENT - 1) * usual + opening) / FRAMES_A_SEGMENT
+    seconds, ratios = measured["seconds"], measured["ratios"]
+    mean = ((FRAMES_A_SEGMENT - 1) * ratios["usual_over_step"] + ratios["opening_over_step"]) / FRAMES_A_SEGMENT
     within = Goal("at most", 1.10) if full_size else None
     a_day = bytes_a_day(measured["written_usual_bytes"], measured["written_opening_bytes"])
     rows = [
-        Row(model, "whole way, a usual frame", usual, "s"),
-        Row(model, "whole way, a segment's first frame (a second step, memory written)", opening, "s"),
-        Row(model, "whole way / step, a usual frame", usual / step, "", within),
-        Row(model, f"whole way / step, mean of a segment's {FRAMES_A_SEGMENT} frames", average / step, "", within),
+        Row(model, "whole way, a usual frame", seconds["usual"], "s"),
+        Row(model, "whole way, a segment's first frame (a second step, memory written)", seconds["opening"], "s"),
+        Row(model, "whole way / step, a usual frame", ratios["usual_over_step"], "", within),
+        Row(model, f"whole way / step, mean of a segment's {FRAMES_A_SEGMENT} frames", mean, "", within),
     ]
-    if "late" in seconds:
-        beyond = (seconds["late"] - seconds["late_look"]) / (usual - seconds["look"])
+    if "late_over_usual" in ratios:
+        beyond = ratios["late_over_usual_beyond_look"]
         rows += [
-            Row(model, "whole way, frame 1,000 / frame 10", seconds["late"] / usual, "", Goal("about", 1.0)),
+            Row(model, "whole way, frame 1,000 / frame 10", ratios["late_over_usual"], "", Goal("about", 1.0)),
             Row(model, "  the same without listing the folder (7,000 files)", beyond, "", Goal("about", 1.0)),
             Row(model, "  look, frame 1,000", seconds["late_look"], "s"),
         ]

@@ -13,8 +13,9 @@ onnx = pytest.importorskip("onnx")
 
 from torch import nn  # noqa: E402
 
+from engines.load import load_engine  # noqa: E402
 from engines.manifest import graph_path, read_manifest  # noqa: E402
-from training.amsnet import checkpoint, export  # noqa: E402
+from training.amsnet import bench, checkpoint, export  # noqa: E402
 from training.amsnet.blocks import CarriedMemory, GaussianNonLocal, ShiftedBottleneck  # noqa: E402
 from training.amsnet.model import AMSNet, AMSNetConfig  # noqa: E402
 
@@ -264,6 +265,34 @@ def test_the_verifier_refuses_a_tampered_graph(exported: tuple[Path, checkpoint.
     manifest["graph"]["sha256"] = hashlib.sha256(forged).hexdigest()
     copy.write_text(json.dumps(manifest))
     assert export.main(call) == 1
+
+
+def test_the_bench_times_both_runtimes_in_turn_and_gives_their_ratio(
+    exported: tuple[Path, checkpoint.Checkpoint],
+) -> None:
+    """On a clock that ticks once a reading both take one tick; the rows carry the model's name and no goal."""
+    ticks = iter(range(1000))
+    path, source = exported
+    rows = bench.bench_pytorch(load_engine(path, "cpu"), source.model, 3, clock=lambda: float(next(ticks)))
+    assert [(row.model, row.value, row.goal) for row in rows] == [("tiny", 1.0, None), ("tiny", 1.0, None)]
+    assert next(ticks) == 3 * 2 * 2
+
+
+def test_the_bench_finds_a_network_of_a_models_shape_and_knows_its_own_weights(
+    exported: tuple[Path, checkpoint.Checkpoint], tmp_path: Path
+) -> None:
+    """Other weights are of the same speed and are not compared; the same weights must give the same answers."""
+    path, _ = exported
+    model = bench.network_like(other := load_engine(path, "cpu"))
+    assert model is not None and model.config == SMALL
+    assert bench.differs(other, model) is None
+    same = load_engine(export.export(checkpoint.Checkpoint(model, 0.5, 0.25), tmp_path, "same"), "cpu")
+    apart = bench.differs(same, model)
+    assert apart is not None and apart <= same.manifest.tolerance.absolute
+    altered = checkpoint.with_random_weights(SMALL, 0).model
+    altered.fusion.spatial.scale = 0.5  # no weight: the state_id stays, the answer does not
+    apart = bench.differs(same, altered)
+    assert apart is not None and apart > 0
 
 
 def test_other_weights_have_another_state_id() -> None:

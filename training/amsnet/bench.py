@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engines.bench import Clock, NotRun, Row, as_json, timed
+from engines.bench import Clock, NotRun, Row, as_json, paired_ratio, timed
 from engines.contract import HostState
 from engines.load import BUNDLED_MODELS, Loaded, find_manifests, load_engine
 from engines.verify import sample_inputs
@@ -78,10 +78,10 @@ def bench_pytorch(loaded: Loaded, model: AMSNet, rounds: int, clock: Clock = tim
         for _ in range(rounds):
             ours.append(timed(lambda: loaded.engine.step([state], inputs), clock))
             theirs.append(timed(lambda: reference(x, carried), clock))
-    name, eager = loaded.manifest.name, statistics.median(theirs)
+    name = loaded.manifest.name
     return [
-        Row(name, "one step, PyTorch eager", eager, "s"),
-        Row(name, "PyTorch eager / ONNX Runtime", eager / statistics.median(ours)),
+        Row(name, "one step, PyTorch eager", statistics.median(theirs), "s"),
+        Row(name, "PyTorch eager / ONNX Runtime", paired_ratio(theirs, ours)),
     ]
 
 
