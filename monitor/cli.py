@@ -97,7 +97,7 @@ def _add_replay(commands: _Commands) -> None:
     command.add_argument("--layout", default="generic", help="a preset or a pattern (default: %(default)s)")
     command.add_argument("--planes", type=_planes, help="um, for example -45,0,45 (default: those seen in SOURCE)")
     command.add_argument("--hpi", type=float, help="hours post insemination of frames whose files do not tell it")
-    command.add_argument("--config", type=Path, help="take site, node and engines from this file")
+    command.add_argument("--config", type=Path, help="take site, node, engines, alerts and limits from this file")
     command.add_argument("--jobs", type=_positive, default=2, help="threads that decode (default: %(default)s)")
     command.set_defaults(command=_replay)
 
@@ -209,7 +209,8 @@ def _replay(arguments: argparse.Namespace) -> int:
 
     config = None if arguments.config is None else read_config(arguments.config)
     layout(arguments.layout)
-    given = sources(arguments.source, arguments.layout, arguments.planes, arguments.hpi)
+    incubators = () if config is None else config.incubator
+    given = sources(arguments.source, arguments.layout, arguments.planes, arguments.hpi, incubators)
     loaded = load_models(Engines() if config is None else config.engines)
     names = {} if config is None else {"site": config.site.name, "node_name": config.site.node}
     console = Console(stderr=True)

@@ -32,6 +32,7 @@ from monitor.vocabulary import Clock, PlaneFile
 log = logging.getLogger(__name__)
 
 BATCH = 16
+_OF_THE_LAB = ("quality", "cadence_min", "clock_skew_s", "pixel_size_um")  # what of an incubator holds for its archive
 SAMPLE = 20  # files whose pages are counted
 Progress = Callable[[int, int], None]
 
@@ -47,9 +48,16 @@ class Summary:
 
 
 def sources(
-    folders: Sequence[Path], layout_name: str, planes: tuple[int, ...] | None, hpi: float | None
+    folders: Sequence[Path],
+    layout_name: str,
+    planes: tuple[int, ...] | None,
+    hpi: float | None,
+    configured: Sequence[Incubator] = (),
 ) -> list[Source]:
-    """Each folder as an incubator of its own name; the planes are those seen in it unless given. Raises ConfigError."""
+    """Each folder as an incubator of its own name; the planes are those seen in it unless given. Raises ConfigError.
+
+    Where a configured incubator has that name, its frames are judged by its limits, clock and cadence.
+    """
     if hpi is not None and {"captured_at", "run"} & set(layout(layout_name).pattern.groupindex):
         raise ConfigError(f"--hpi gives one hour to all frames: not for layout {layout_name!r}, whose frames differ")
     found: dict[str, Source] = {}
@@ -60,10 +68,9 @@ def sources(
         if name in found:
             raise ConfigError(f"two sources are named {name!r}: replay them apart")
         seen = planes or planes_seen(folder, layout_name)
-        incubator = Incubator(
-            name=name, path=folder.resolve(), layout=layout_name, planes=seen, stable_s=0, deadline_s=0
-        )
-        found[name] = Source(incubator, hpi)
+        facts = {"path": folder.resolve(), "layout": layout_name, "planes": seen, "stable_s": 0, "deadline_s": 0}
+        own = [{key: getattr(other, key) for key in _OF_THE_LAB} for other in configured if other.name == name]
+        found[name] = Source(Incubator.model_validate({"name": name, **facts, **(own[0] if own else {})}), hpi)
     return list(found.values())
 
 

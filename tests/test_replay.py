@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from engines.load import BUNDLED_MODELS, Loaded, find_manifest, load_engine
+from monitor.config import Incubator
 from monitor.errors import ConfigError, StorageError
 from monitor.journal import Journal
 from monitor.replay import Summary, replay, sources
@@ -94,6 +95,14 @@ def test_a_folder_that_fits_no_layout_is_a_clear_error_with_an_example(tmp_path:
         sources([tmp_path / "rec"], "generic", None, None)
     with pytest.raises(ConfigError, match="No such file"):
         sources([tmp_path / "nowhere"], "generic", None, None)
+
+
+def test_an_archive_named_like_a_configured_incubator_is_judged_by_its_limits(tmp_path: Path) -> None:
+    write_frame(tmp_path / "inc7", "1", START)
+    strict = Incubator.model_validate({"name": "inc7", "path": "/", "quality": {"mean_gray": 210.0}})
+    for configured, outcome in (((strict,), "unfit"), ((), "judged")):
+        given = sources([tmp_path / "inc7"], "generic", None, None, configured)
+        assert replay(given, tmp_path / outcome, scripted(), FakeClock()).outcomes == {outcome: 1}
 
 
 def test_two_sources_of_one_name_are_refused(tmp_path: Path) -> None:
