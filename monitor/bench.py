@@ -55,12 +55,12 @@ class Plan:
     late: int = LATE
     size_px: int = 500
     opening_every: int = 4  # rounds
-    held: int = 64  # states at once, to see what one takes
+    held: int = 512  # states at once, to see what one takes
 
 
 def plan_for(step_s: float) -> Plan:
     """Less of everything where a step is long; the medians are of fewer rounds, the ratios the same."""
-    return Plan() if step_s < LATE_ENOUGH_S else Plan(rounds=20, embryos=24, late=0)
+    return Plan() if step_s < LATE_ENOUGH_S else Plan(rounds=20, embryos=24, late=0, held=64)
 
 
 @contextmanager
