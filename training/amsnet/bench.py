@@ -3,7 +3,8 @@
 Does: rebuilds the network whose shape a model's manifest tells, times both runtimes on the same input, writes rows that
 `pellucid engines bench --add FILE` puts into its table. A time does not depend on the weights, so a model whose
 checkpoint is not here is timed with random ones of the same shape. One thread each unless asked otherwise: PyTorch's
-threads wait for each other by spinning, and on a busy machine the ratio would tell of the neighbours. Refuses to know: the monitor; what the numbers mean.
+threads wait for each other by spinning, and on a busy machine the ratio would tell of the neighbours. Refuses to know:
+the monitor; what the numbers mean.
 
     python -m training.amsnet.bench --out build/bench-pytorch.json
 """
