@@ -6,6 +6,8 @@ import argparse
 import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -125,10 +127,21 @@ def _bench_one(loaded: Loaded) -> tuple[dict[str, Any], dict[str, Any] | None, l
     missed = [] if plan.late else [NotRun(f"{name}: whole way, frame 1,000 / frame 10", "measured on the small model")]
     print(f"{name}: the whole way, {plan.rounds} rounds, {plan.embryos} embryos ...", file=sys.stderr)
     try:
-        with broker_beside() as broker:
+        with _in_silence(), broker_beside() as broker:
             return engine, bench_way(loaded, broker, plan), missed
     except ConfigError as fault:
         return engine, None, [NotRun(f"{name}: the whole way", str(fault))]
+
+
+@contextmanager
+def _in_silence() -> Iterator[None]:
+    """Sessions come and go in a bench; only errors are worth a line between its figures."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _added(path: Path | None) -> tuple[list[Row], list[NotRun]]:

@@ -203,7 +203,7 @@ def test_a_frame_that_is_lost_on_the_way_is_no_figure(tmp_path: Path) -> None:
 
 
 def test_the_whole_way_is_measured_early_and_late_and_over_many_embryos():
-    plan = Plan(rounds=2, embryos=3, late=12, size_px=64)
+    plan = Plan(rounds=2, embryos=3, late=12, size_px=64, held=4)
     measured = bench_way(scripted(), NOBODY, plan, open_session=willing)
     assert measured["plan"] == vars(plan)
     parts = {"step", "usual", "opening", "late", "late_look", "look", "decode", "observe", "preprocess", "journal"}

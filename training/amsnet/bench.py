@@ -2,7 +2,9 @@
 
 Does: rebuilds the network whose shape a model's manifest tells, times both runtimes on the same input, writes rows that
 `pellucid engines bench --add FILE` puts into its table. A time does not depend on the weights, so a model whose
-checkpoint is not here is timed with random ones of the same shape. Refuses to know: the monitor; what the numbers mean.
+checkpoint is not here is timed with random ones of the same shape. One thread each unless asked otherwise: PyTorch's
+threads wait for each other by spinning, and on a busy machine the ratio would tell of the neighbours. Refuses to know:
+the monitor; what the numbers mean.
 
     python -m training.amsnet.bench --out build/bench-pytorch.json
 """
@@ -11,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import time
@@ -78,10 +79,10 @@ def bench_pytorch(loaded: Loaded, model: AMSNet, rounds: int, clock: Clock = tim
         for _ in range(rounds):
             ours.append(timed(lambda: loaded.engine.step([state], inputs), clock))
             theirs.append(timed(lambda: reference(x, carried), clock))
-    name = loaded.manifest.name
+    name, threads = loaded.manifest.name, torch.get_num_threads()
     return [
-        Row(name, "one step, PyTorch eager", statistics.median(theirs), "s"),
-        Row(name, "PyTorch eager / ONNX Runtime", paired_ratio(theirs, ours)),
+        Row(name, f"one step, PyTorch eager, threads: {threads}", statistics.median(theirs), "s"),
+        Row(name, f"PyTorch eager / ONNX Runtime, threads: {threads}", paired_ratio(theirs, ours)),
     ]
 
 
@@ -91,13 +92,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="the rows, as JSON")
     parser.add_argument("--models", type=Path, nargs="+", help=f"folders (default: bundled, and {FULL_SIZE})")
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=1, help="of both (default: %(default)s)")
     chosen = parser.parse_args(arguments)
     folders = chosen.models or [BUNDLED_MODELS, *([FULL_SIZE] if any(FULL_SIZE.glob("*.json")) else [])]
-    torch.set_num_threads(os.cpu_count() or 1)  # as many as ONNX Runtime takes
+    torch.set_num_threads(chosen.threads)
     rows: list[Row] = []
     missed: list[NotRun] = []
     for path in find_manifests(*folders):
-        loaded = load_engine(path, "cpu")
+        loaded = load_engine(path, "cpu", chosen.threads)
         model = network_like(loaded)
         if model is None:
             missed.append(
