@@ -5,14 +5,14 @@ What is remembered lies in the journal only, so that a restart changes nothing. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from monitor.alert import Alert, AlertSubject
 from monitor.alert_rules import Alerts
 from monitor.alert_table import Verdict
-from monitor.decide import EMPTY, Voice, advance, end_run, hear, of_node, share, subject_of
+from monitor.decide import EMPTY, Voice, advance, end, hear, of_node, share, subject_of
 from monitor.journal import Journal
 from monitor.runs import Run, Visit
 from monitor.vocabulary import Outcome, Reading
@@ -31,10 +31,13 @@ class Silence:
 
 
 class Alarms:
-    """One node's decisions. The limits come from the configuration, what is remembered from the journal."""
+    """One node's decisions. The limits come from the configuration, what is remembered from the journal.
 
-    def __init__(self, journal: Journal, rules: Alerts, voice: Voice) -> None:
-        self._journal, self._rules, self._voice = journal, rules, voice
+    `live` False (a replay): nothing is said of the engine, for that hangs on the order in which embryos come.
+    """
+
+    def __init__(self, journal: Journal, rules: Alerts, voice: Voice, live: bool = True) -> None:
+        self._journal, self._rules, self._voice, self._live = journal, rules, voice, live
 
     def after(self, visit: Visit, reading: Reading | None) -> tuple[Verdict, ...]:
         """What a frame's reading decides: on its embryo, and on the one whose run it ended."""
@@ -49,24 +52,39 @@ class Alarms:
         subject = AlertSubject(
             incubator=run.place.incubator, dish=run.place.dish, well=run.place.well, embryo_id=run.embryo_id
         )
-        words = end_run(self._journal.alerts.watchings(subject.key), subject, at, self._rules)
+        words = end(self._journal.alerts.watchings(subject.key), subject, at, self._rules)
         return Verdict(subject, words=tuple(words), ended=True)
 
-    def engine(self, name: str, readings: Sequence[Reading], now: datetime) -> list[Alert]:
-        """What a batch tells of the engine; recorded at once. Raises StorageError."""
+    def engine(self, name: str, readings: Sequence[Reading], now: datetime) -> tuple[Verdict, ...]:
+        """What a batch's readings decide on the engine that judged them."""
         subject = AlertSubject(engine=name)
-        lost = [reading.outcome is Outcome.ENGINE_FAILED for reading in readings if _was_stepped(reading)]
+        stepped = [reading for reading in readings if self._live and _was_stepped(reading)]
         before = watching = self._journal.alerts.watchings(subject.key).get("engine_failing", EMPTY)
         words = []
-        for bad in lost:
-            watching, value = share(watching, bad, ENGINE_WINDOW_FRAMES)
+        for reading in stepped:
+            watching, value = share(watching, reading.outcome is Outcome.ENGINE_FAILED, ENGINE_WINDOW_FRAMES)
             values: dict[str, float | int | str | None] = {"frames_lost_of_last_20": sum(watching.window)}
-            signal = of_node("engine_failing", subject, value, now, values)
+            signal = of_node("engine_failing", subject, value, now, values, reading.id)
             watching, word = advance(watching, signal, self._rules.engine_failing, self._voice)
             words += [] if word is None else [word]
-        if watching == before:
-            return []
-        return self._journal.decide([Verdict(subject, {"engine_failing": watching}, tuple(words))], now)
+        return () if watching == before else (Verdict(subject, {"engine_failing": watching}, tuple(words)),)
+
+    def retire(self, incubators: Collection[str], engines: Collection[str], now: datetime) -> list[Alert]:
+        """Clear what stands open about incubators and engines that are configured no longer; recorded at once."""
+        gone = {
+            alert.subject.key: alert.subject
+            for alert in map(Alert.model_validate_json, self._journal.alerts.open_bodies().values())
+            if alert.subject.incubator not in (None, *incubators) or alert.subject.engine not in (None, *engines)
+        }
+        verdicts = [
+            Verdict(
+                subject,
+                words=tuple(end(self._journal.alerts.watchings(key), subject, now, self._rules, "not_configured")),
+                ended=True,
+            )
+            for key, subject in gone.items()
+        ]
+        return self._journal.decide(verdicts, now) if verdicts else []
 
     def node(self, silences: Sequence[Silence], free_bytes: int, now: datetime) -> list[Alert]:
         """What the clock and the disk tell; recorded at once. Raises StorageError."""

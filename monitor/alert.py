@@ -9,6 +9,8 @@ from pydantic import Field
 
 from monitor.vocabulary import INTENDED_USE, Body, Time
 
+WhyCleared = Literal["recovered", "run_ended", "switched_off", "not_configured"]
+
 
 class AlertState(str, Enum):
     """Where an alert stands. A closed set."""
@@ -74,7 +76,7 @@ class Alert(Body):
     value: float | None
     limits: AlertLimits
     text: str
-    why_cleared: Literal["recovered", "run_ended", "switched_off"] | None = None
+    why_cleared: WhyCleared | None = None
     evidence: Evidence
     runbook: str
     intended_use: str = INTENDED_USE

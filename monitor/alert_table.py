@@ -39,8 +39,11 @@ class AlertTable:
         rows = self._db.execute("SELECT kind, body FROM watching WHERE subject = ?", (subject,))
         return {kind: Watching.model_validate_json(body) for kind, body in rows}
 
-    def put(self, verdict: Verdict, boot_id: str | None, now: datetime) -> list[Alert]:
-        """Store a verdict; its words as recorded (with `seq` where there is a boot id). Inside a transaction."""
+    def put(self, verdict: Verdict, boot_id: str | None, now: datetime, complete_at: str) -> list[Alert]:
+        """Store a verdict; its words as recorded (with `seq` where there is a boot id). Inside a transaction.
+
+        `complete_at`: since when they could have been said.
+        """
         key = verdict.subject.key
         for kind, watching in verdict.watchings.items():
             if watching == EMPTY:
@@ -50,9 +53,9 @@ class AlertTable:
                 self._db.execute("INSERT OR REPLACE INTO watching VALUES (?, ?, ?)", (key, kind, body))
         if verdict.ended:
             self._db.execute("DELETE FROM watching WHERE subject = ?", (key,))
-        return [self._put_word(word, key, boot_id, now) for word in verdict.words]
+        return [self._put_word(word, key, boot_id, now, complete_at) for word in verdict.words]
 
-    def _put_word(self, word: Alert, subject: str, boot_id: str | None, now: datetime) -> Alert:
+    def _put_word(self, word: Alert, subject: str, boot_id: str | None, now: datetime, complete_at: str) -> Alert:
         if boot_id is not None:
             word = word.model_copy(update={"seq": self._database.count("seq"), "boot_id": boot_id})
         body = word.body()
@@ -64,12 +67,17 @@ class AlertTable:
         if word.state is AlertState.CLEARED:
             self._db.execute("DELETE FROM open_alert WHERE alert_id = ?", (word.alert_id,))
         else:
-            self._db.execute("INSERT OR REPLACE INTO open_alert VALUES (?, ?, ?)", (word.alert_id, word.kind, body))
+            row = (word.alert_id, word.kind, complete_at, body)
+            self._db.execute("INSERT OR REPLACE INTO open_alert VALUES (?, ?, ?, ?)", row)
         return word
+
+    def open_words(self) -> list[tuple[str, str, str]]:
+        """(alert_id, the last word, since when it could have been said) of each alert that stands open."""
+        return self._db.execute("SELECT alert_id, body, complete_at FROM open_alert ORDER BY alert_id").fetchall()
 
     def open_bodies(self) -> dict[str, str]:
         """alert_id -> the last word about each alert that stands open."""
-        return dict(self._db.execute("SELECT alert_id, body FROM open_alert ORDER BY alert_id").fetchall())
+        return {alert_id: body for alert_id, body, _ in self.open_words()}
 
     def open_counts(self) -> dict[str, int]:
         """kind -> how many stand open."""

@@ -26,6 +26,8 @@ PERCENT = 2.0  # of a lab's own frames may be bad ones: limits are set by those 
 # how far a limit stays from that percentile: as the built-in limits stay from the frames they were set on
 MARGIN = Limits(mean_gray=3.0, mean_gray_most=1.5, contrast_ratio=2.4, sharpness=1.6)
 
+MOST_SHARPNESS = 10.0  # what the configuration takes; noise alone is less
+
 ReadGray = Callable[[PlaneFile], Gray]
 
 
@@ -62,7 +64,7 @@ def propose_limits(measured: Sequence[Measured]) -> Limits:
         mean_gray=round(mean_gray / MARGIN.mean_gray, 1),
         mean_gray_most=round(min(max(most * MARGIN.mean_gray_most, 1.0), 250.0), 1),
         contrast_ratio=round(ratio / MARGIN.contrast_ratio, 3),
-        sharpness=round(sharpness / MARGIN.sharpness, 2),
+        sharpness=round(min(sharpness / MARGIN.sharpness, MOST_SHARPNESS), 2),
     )
 
 

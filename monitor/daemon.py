@@ -121,6 +121,7 @@ class Daemon:
     def _declare(self, loaded: Loaded) -> None:
         metrics, manifest = self._metrics, loaded.manifest
         metrics.declare(list(self.node.intakes))
+        self._say_alerts(self.node.alarms.retire(list(self.node.intakes), [manifest.name], self._clock.now()))
         metrics.open_alerts(self.node.journal.alerts.open_counts())
         metrics.engine_fallback.labels(manifest.name).set(0)
         metrics.build_info.info({"version": monitor.__version__})
@@ -228,16 +229,9 @@ class Daemon:
             self._metrics.told(reading, stack.complete_at)
             self.imaging.told(reading, stack, self._clock.now())
         self._say_alerts(recorded.alerts)
-        self._decide_on_engine(recorded.readings)
         for reading in recorded.readings:
             self._say(reading)
         return True
-
-    def _decide_on_engine(self, readings: Sequence[Reading]) -> None:
-        try:
-            self._say_alerts(self.node.alarms.engine(self.node.model, readings, self._clock.now()))
-        except StorageError as fault:
-            self._storage_failed(fault)
 
     def _look_out(self) -> None:
         try:

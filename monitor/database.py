@@ -45,7 +45,8 @@ CREATE TABLE alert (
   subject TEXT NOT NULL, state TEXT NOT NULL, recorded_at TEXT NOT NULL, body TEXT NOT NULL,
   UNIQUE (alert_id, revision));
 CREATE INDEX alert_of_subject ON alert (subject);
-CREATE TABLE open_alert (alert_id TEXT PRIMARY KEY, kind TEXT NOT NULL, body TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE open_alert (
+  alert_id TEXT PRIMARY KEY, kind TEXT NOT NULL, complete_at TEXT NOT NULL, body TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE cleared (topic TEXT PRIMARY KEY, at TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE last_frame (
   incubator TEXT PRIMARY KEY, captured_at TEXT, recorded_at TEXT NOT NULL, judged_at TEXT) WITHOUT ROWID;
@@ -94,7 +95,11 @@ class Database:
             statements = ("BEGIN IMMEDIATE", SCHEMA, f"PRAGMA user_version = {SCHEMA_VERSION}", "COMMIT")
             self.connection.executescript(";".join(statements))
         elif version != SCHEMA_VERSION:
-            raise StorageError(f"{self._path} has schema {version}, this version of pellucid reads {SCHEMA_VERSION}")
+            raise StorageError(
+                f"{self._path} has schema {version}, this version of pellucid reads {SCHEMA_VERSION}: run the version "
+                "that wrote it, or move the whole folder aside and keep it: a new one is made, and every frame still "
+                "there is judged and told again"
+            )
 
     def close(self) -> None:
         self.connection.close()

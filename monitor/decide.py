@@ -10,11 +10,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from monitor.alert import Alert, AlertLimits, AlertState, AlertSubject, Evidence
+from monitor.alert import Alert, AlertLimits, AlertState, AlertSubject, Evidence, WhyCleared
 from monitor.alert_rules import Alerts, LowBlastocystProbability, Rule
 from monitor.vocabulary import Outcome, Reading
 
@@ -22,6 +21,7 @@ WINDOW_FRAMES = 6
 DEGRADED = frozenset({"dark", "bright", "blurred", "missing_planes", "broken_planes", "lacking"})
 DOUBTFUL = frozenset({"memory_lost", "memory_of_other_model", "beyond_training"})
 UPDATE_EVERY_S = 3600.0
+FASTEST_CADENCE_MIN = 5.0  # between an incubator's frames
 VALUE_DIGITS = 4
 
 
@@ -41,6 +41,7 @@ class Signal:
     occurred_at: datetime | None
     text: str
     evidence: Evidence
+    file_clock: bool = False  # `at_s` is a file's time, which a copy may have flattened: enough frames count as well
 
 
 class Open(BaseModel):
@@ -99,6 +100,8 @@ def _while_quiet(
     frames = watching.past_frames + 1
     pending = watching.model_copy(update={"past_since_s": since, "past_frames": frames, "first_reading": first})
     lasted = frames >= rule.frames and _elapsed_min(since, signal.at_s) >= rule.for_min
+    if signal.file_clock:
+        lasted = lasted or frames >= rule.frames + rule.for_min / FASTEST_CADENCE_MIN
     if not lasted or _elapsed_min(watching.cleared_s, signal.at_s) < rule.cooldown_min:
         return pending, None
     alert_id = _digest(voice.site, voice.node, signal.kind, signal.subject.key, signal.name)[:20]
@@ -120,9 +123,9 @@ def _while_open(
     if rule.left(value):
         after = watching.model_copy(update={"open": None, "cleared_s": signal.at_s})
         return after, _word(AlertState.CLEARED, _next(standing), signal, rule, "recovered")
-    worse = standing.worst - value if rule.low_is_bad else value - standing.worst
+    twice_as_bad = value <= standing.worst / 2 if rule.low_is_bad else value >= standing.worst * 2
     due = _elapsed_min(standing.said_s, signal.at_s) * 60 >= UPDATE_EVERY_S
-    if not due or worse < abs(rule.enter - rule.leave) / 2:
+    if not due or not twice_as_bad:
         return watching, None
     standing = _next(standing).model_copy(update={"worst": value, "said_s": signal.at_s})
     return watching.model_copy(update={"open": standing}), _word(AlertState.UPDATED, standing, signal, rule)
@@ -135,15 +138,21 @@ def _silenced(watching: Watching, signal: Signal, rule: Rule) -> tuple[Watching,
     return EMPTY, _word(AlertState.CLEARED, _next(watching.open), signal, rule, "switched_off")
 
 
-def end_run(remembered: dict[str, Watching], subject: AlertSubject, at: datetime | None, rules: Alerts) -> list[Alert]:
-    """The last words about what stands open for an embryo whose run has ended."""
+def end(
+    remembered: dict[str, Watching],
+    subject: AlertSubject,
+    at: datetime | None,
+    rules: Alerts,
+    why: WhyCleared = "run_ended",
+) -> list[Alert]:
+    """The last words about what stands open for a subject that is watched no longer."""
     return [
         _word(
             AlertState.CLEARED,
             _next(watching.open),
             Signal(kind, subject, None, "", None, at, TEXTS[kind], Evidence()),
             rules.of(kind),
-            "run_ended",
+            why,
         )
         for kind, watching in sorted(remembered.items())
         if watching.open is not None
@@ -159,7 +168,9 @@ def _elapsed_min(since_s: float | None, at_s: float | None) -> float:
     return float("inf") if since_s is None or at_s is None else (at_s - since_s) / 60
 
 
-def _word(state: AlertState, standing: Open, signal: Signal, rule: Rule, why_cleared: Any = None) -> Alert:
+def _word(
+    state: AlertState, standing: Open, signal: Signal, rule: Rule, why_cleared: WhyCleared | None = None
+) -> Alert:
     readings = dict.fromkeys((standing.first_reading, *signal.evidence.readings))
     told = tuple(reading for reading in readings if reading is not None)
     return Alert(
@@ -213,9 +224,14 @@ def hear(
     said: list[Alert] = []
     if not is_news(reading):
         return changed, said
+
+    def once(bad: bool | None) -> bool | None:
+        """A frame told before (a lack that was judged after all) is no other one of the last frames."""
+        return bad if reading.revision == 1 else None
+
     looked = {
-        "imaging_degraded": share(remembered.get("imaging_degraded", EMPTY), _degraded(reading), WINDOW_FRAMES),
-        "well_empty": share(remembered.get("well_empty", EMPTY), _empty(reading), WINDOW_FRAMES),
+        "imaging_degraded": share(remembered.get("imaging_degraded", EMPTY), once(_degraded(reading)), WINDOW_FRAMES),
+        "well_empty": share(remembered.get("well_empty", EMPTY), once(_empty(reading)), WINDOW_FRAMES),
         "low_blastocyst_probability": (
             remembered.get("low_blastocyst_probability", EMPTY),
             _probability(reading, rules.low_blastocyst_probability),
@@ -248,7 +264,7 @@ def _empty(reading: Reading) -> bool | None:
     A picture that is blank and blurred may show an empty well, or a lens so far out of focus that nothing is left.
     """
     flags = set(reading.quality.flags)
-    if "blank" in flags and "blurred" not in flags:
+    if "blank" in flags and not {"blurred", "lacking"} & flags:
         return True
     return False if reading.quality.fit else None
 
@@ -287,12 +303,18 @@ def _of_frame(reading: Reading, kind: str, value: float | None) -> Signal:
         occurred_at=frame.captured_at,
         text=TEXTS[kind],
         evidence=Evidence(readings=(reading.id,), values=values),
+        file_clock="clock_from_file" in reading.quality.flags,
     )
 
 
 def of_node(
-    kind: str, subject: AlertSubject, value: float | None, now: datetime, values: dict[str, float | int | str | None]
+    kind: str,
+    subject: AlertSubject,
+    value: float | None,
+    now: datetime,
+    values: dict[str, float | int | str | None],
+    reading: str | None = None,
 ) -> Signal:
-    """A number of the node itself, looked at now."""
-    evidence = Evidence(values=values)
-    return Signal(kind, subject, value, now.isoformat(), now.timestamp(), now, TEXTS[kind], evidence)
+    """A number of the node itself, looked at now, or with a `reading` that told it."""
+    evidence = Evidence(readings=() if reading is None else (reading,), values=values)
+    return Signal(kind, subject, value, reading or now.isoformat(), now.timestamp(), now, TEXTS[kind], evidence)

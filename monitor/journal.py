@@ -72,8 +72,11 @@ class Journal:
 
     # -- the way in ----------------------------------------------------------------------------------------------------
 
-    def commit(self, entries: Sequence[Entry], now: datetime) -> Recorded:
-        """All or nothing. Raises StorageError (disk full, damage); then nothing has happened."""
+    def commit(self, entries: Sequence[Entry], now: datetime, verdicts: Sequence[Verdict] = ()) -> Recorded:
+        """All or nothing; `verdicts`: what all entries together decide.
+
+        Raises StorageError (disk full, damage); then nothing has happened.
+        """
         told: list[Reading] = []
         alerts: list[Alert] = []
         freed: set[str] = set()
@@ -87,6 +90,7 @@ class Journal:
                 if entry.reading is not None:
                     told.append(self._put_reading(entry, entry.reading, now))
                 alerts += self._put_verdicts(entry.verdicts, entry.complete_at, now)
+            alerts += self._put_verdicts(verdicts, None, now)
             freed = {digest for digest in freed if not self._named(digest)}
         return Recorded(told, alerts, freed)
 
@@ -156,8 +160,8 @@ class Journal:
         return reading
 
     def _put_verdicts(self, verdicts: Iterable[Verdict], complete_at: datetime | None, now: datetime) -> list[Alert]:
-        words = [word for verdict in verdicts for word in self.alerts.put(verdict, self._boot_id, now)]
-        at = None if complete_at is None else complete_at.isoformat()
+        at = (complete_at or now).isoformat()
+        words = [word for verdict in verdicts for word in self.alerts.put(verdict, self._boot_id, now, at)]
         for word in words if self._boot_id is not None else ():
             topic, cleared = alert_topic(word.alert_id), word.state is AlertState.CLEARED
             self.outbox.put("alert", topic, None, not cleared, at, now, word.body())

@@ -16,7 +16,7 @@ _ABOUT_EARLIER_FRAMES = (Outcome.OUT_OF_ORDER, Outcome.REVISED)
 
 @dataclass(frozen=True)
 class LastFrame:
-    """Of one incubator. `captured_at`: the latest by its clock, None without one; `recorded_at`: by ours.
+    """Of one incubator. `captured_at`: by its clock, None without one; `recorded_at`: by ours.
 
     `judged_at`: when a frame was last judged, None where none ever was.
     """
@@ -39,7 +39,7 @@ class LastFrames:
         judged_at = sortable(now) if reading.outcome is Outcome.JUDGED else None
         self._db.execute(
             "INSERT INTO last_frame VALUES (:incubator, :at, :now, :judged_at) ON CONFLICT (incubator) DO UPDATE SET "
-            "captured_at = MAX(COALESCE(captured_at, :at), COALESCE(:at, captured_at)), recorded_at = :now, "
+            "captured_at = :at, recorded_at = :now, "
             "judged_at = COALESCE(:judged_at, judged_at)",
             {"incubator": reading.embryo.incubator, "at": at, "now": sortable(now), "judged_at": judged_at},
         )

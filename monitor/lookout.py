@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from monitor.alarms import Alarms, Silence
@@ -17,6 +18,7 @@ from monitor.share import Share
 from monitor.vocabulary import Clock
 
 LOOK_EVERY_S = 10.0
+AWAY_COUNTS_AFTER_S = 60.0  # a share that is mounted a moment after us is no silence
 CADENCE_UNKNOWN_MIN = 20.0  # incubators take 5 to 20 minutes; where nobody knows, the alert comes late, not never
 
 
@@ -35,6 +37,7 @@ class Lookout:
         self._alarms, self._journal, self._shares = alarms, journal, shares
         self._cadences, self._storage, self._clock = cadences, storage, clock
         self._next_s = -1e9
+        self._seen: dict[str, tuple[datetime | None, float]] = {}  # last frame recorded, and when (monotonic)
 
     def look(self) -> list[Alert]:
         """Look if that is due; the words that were recorded. Raises StorageError."""
@@ -51,12 +54,26 @@ class Lookout:
         return self._alarms.node(silences, shutil.disk_usage(self._storage).free, self._clock.now())
 
     def _silence(self, share: Share, embryos: int) -> Silence | None:
-        """None while nobody can say: before the folder was looked over, and while frames of it wait to be judged."""
-        if (share.looked_s is None and not share.away) or len(share.intake.assembler):
-            return None
-        last = self._journal.last_frames.of(share.name)
-        if last is None:
+        """None while nobody can say: a share just begun, back or gone, and one with frames that wait to be judged."""
+        silence_s = self._since_last_frame_s(share)
+        if share.away:
+            if share.away_s < AWAY_COUNTS_AFTER_S:
+                return None
+        elif not share.settled or len(share.intake.assembler):
             return None
         cadence_min = self._cadences.minutes(share.name) or CADENCE_UNKNOWN_MIN
-        silence_s = max(0.0, (self._clock.now() - last.recorded_at).total_seconds())
-        return Silence(share.name, silence_s if embryos else 0.0, cadence_min, embryos)
+        # of a share that is away nobody knows what lies in the incubator
+        return Silence(share.name, silence_s if embryos or share.away else 0.0, cadence_min, embryos)
+
+    def _since_last_frame_s(self, share: Share) -> float:
+        """By the clock that is never set; only for what was before this start the wall clock is asked, once."""
+        last, now_s = self._journal.last_frames.of(share.name), self._clock.monotonic()
+        recorded_at = None if last is None else last.recorded_at
+        seen = self._seen.get(share.name)
+        if seen is None:
+            before_s = 0.0 if recorded_at is None else max(0.0, (self._clock.now() - recorded_at).total_seconds())
+            seen = recorded_at, now_s - before_s
+        elif seen[0] != recorded_at:
+            seen = recorded_at, now_s
+        self._seen[share.name] = seen
+        return now_s - seen[1]

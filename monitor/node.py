@@ -104,7 +104,7 @@ def build_node(
     memory = Memory(
         journal, states, policy, manifest.name, facts, lambda outcome: metrics.restores.labels(outcome).inc()
     )
-    alarms = Alarms(journal, rules, Voice(site, node))
+    alarms = Alarms(journal, rules, Voice(site, node), live=boot_id is not None)
     pipeline = Pipeline(
         policy,
         manifest.preprocess,

@@ -111,7 +111,7 @@ def _area(square: Gray, side_px: int) -> Gray:
 def _interior(tiles: int) -> npt.NDArray[np.bool_]:
     """(tiles, tiles): whether the middle of a tile lies in the disc."""
     axis = np.arange(tiles) - (tiles - 1) / 2
-    return np.asarray(np.hypot(axis[:, None], axis[None, :]) < INTERIOR * max(tiles, 2))
+    return np.asarray(np.hypot(axis[:, None], axis[None, :]) < INTERIOR * max(tiles, 3))
 
 
 def sharpest_of(images: tuple[PlaneImage, ...]) -> Measured | None:

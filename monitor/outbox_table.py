@@ -84,8 +84,8 @@ class OutboxTable:
         return [_outbox_row(0, "reading", reading_topic(Place(*row[:3])), row[3], 1, row[4]) for row in rows]
 
     def _open_alerts(self) -> list[OutboxRow]:
-        bodies = self._alerts.open_bodies().items()
-        return [_outbox_row(0, "alert", alert_topic(alert_id), body, 1, None) for alert_id, body in bodies]
+        words = self._alerts.open_words()
+        return [_outbox_row(0, "alert", alert_topic(alert_id), body, 1, at) for alert_id, body, at in words]
 
     def _cleared_topics(self) -> list[OutboxRow]:
         rows = self._db.execute("SELECT topic FROM cleared ORDER BY topic")

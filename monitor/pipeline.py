@@ -67,7 +67,9 @@ class Pipeline:
         due = [index for index, visit in enumerate(visits) if visit.fate is Fate.STEP]
         judged = dict(zip(due, self._judge([visits[index] for index in due]), strict=True))
         entries = [self._entry(frame, visits[i], judged.get(i)) for i, frame in enumerate(frames)]
-        recorded = self._journal.commit(entries, self._now())
+        now = self._now()
+        told = [entry.reading for entry in entries if entry.reading is not None]
+        recorded = self._journal.commit(entries, now, self._alarms.engine(self._model, told, now))
         for index, visit in enumerate(visits):
             self._remember(visit, judged.get(index))
         self._memory.drop_files(recorded.freed)

@@ -32,7 +32,13 @@ from monitor.vocabulary import Clock, PlaneFile
 log = logging.getLogger(__name__)
 
 BATCH = 16
-_OF_THE_LAB = ("quality", "cadence_min", "clock_skew_s", "pixel_size_um")  # what of an incubator holds for its archive
+_OF_THE_LAB = (
+    "quality",
+    "cadence_min",
+    "clock_skew_s",
+    "insemination",
+    "pixel_size_um",
+)  # what of an incubator holds for its archive
 SAMPLE = 20  # files whose pages are counted
 Progress = Callable[[int, int], None]
 

@@ -67,6 +67,7 @@ class Share:
         self._success_s: float | None = None
         self._failures = 0
         self._away_since_s = 0.0
+        self._there_since_s = 0.0  # since the first look that succeeded, or the last time it came back
         self._away_text = ""
         self._had_entries = False
         self._looking: Errand[tuple[Root, list[Found]]] | None = None
@@ -86,6 +87,17 @@ class Share:
     def fresh(self) -> bool:
         """It was looked over not long ago."""
         return self._success_s is not None and self._clock.monotonic() - self._success_s < SCAN_IS_FRESH_S
+
+    @property
+    def settled(self) -> bool:
+        """It has been there for so long that what lay in it was seen twice and taken in."""
+        there_s = self._clock.monotonic() - self._there_since_s
+        return self._success_s is not None and not self.away and there_s >= self.intake.watch.stable_s + LOOK_EVERY_S
+
+    @property
+    def away_s(self) -> float:
+        """How long it has been away; 0 while it is there."""
+        return self._clock.monotonic() - self._away_since_s if self.away else 0.0
 
     @property
     def looked_s(self) -> float | None:
@@ -154,6 +166,7 @@ class Share:
         if self.away:
             self._come_back(now)
         self._had_entries = self._had_entries or not root.empty
+        self._there_since_s = now if self._success_s is None else self._there_since_s
         self._success_s = now
         self.next_s = now + (LOOK_EVERY_S if self.intake.idle else LOOK_SOON_S)
         if self._hung:  # what it saw before it hung is old
@@ -231,7 +244,7 @@ class Share:
         lost_s = now - (self._away_since_s if self._success_s is None else self._success_s)
         settling_s = self.intake.watch.stable_s + LOOK_EVERY_S  # what was written meanwhile is to be seen twice
         self.intake.assembler.excuse(lost_s + settling_s)  # no frame is told lacking because its share was away
-        self._failures, self._away_text = 0, ""
+        self._failures, self._away_text, self._there_since_s = 0, "", now
         log.info("a share is back", extra={"incubator": self.name, "away_s": round(now - self._away_since_s, 1)})
 
     # -- file events ---------------------------------------------------------------------------------------------------

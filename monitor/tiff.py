@@ -33,7 +33,7 @@ class _Form:
     def number(self, data: bytes, at: int, kind: str) -> int:
         try:
             return int(struct.unpack_from(self.order + kind, data, at)[0])
-        except struct.error as fault:
+        except (struct.error, OverflowError) as fault:
             raise TiffError(f"the file ends at byte {len(data)}, byte {at} is named") from fault
 
 

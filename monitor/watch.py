@@ -14,7 +14,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from monitor.vocabulary import FileSeen
@@ -42,6 +42,7 @@ class _Folder:
     changed_at: float  # when we saw that it had changed, our monotonic clock
     listed_at: float
     children: tuple[str, ...] = ()
+    closed: set[str] = field(default_factory=set)  # names of files that a quick look need not ask about again
 
     @property
     def settled(self) -> bool:
@@ -114,6 +115,7 @@ class Watch:
                 self._handed[path] = stamp
                 self._fresh.pop(path, None)
                 self._fresh[path] = now
+                self._reopen(path)
                 finished.append(FileSeen(path, *stamp))
             else:
                 self._unsettled[path] = (stamp, since)
@@ -157,16 +159,28 @@ class Watch:
             return last.children, []
         files: list[tuple[str, Stamp]] = []
         children: list[str] = []
+        # a week's files are known by name alone; not where one is being written anew
+        closed = set() if full or _printable(folder) in self._waiting_in else last.closed
         with os.scandir(here) as entries:
             for entry in entries:
                 self.steps += 1
+                if entry.name in closed:
+                    continue
                 path = f"{folder}/{entry.name}" if folder else entry.name
                 if entry.is_dir(follow_symlinks=False):
                     children.append(path)
-                elif (full or self._is_open(path)) and (stamp := _stamp(entry)) is not None:
+                elif not full and not self._is_open(path):
+                    last.closed.add(entry.name)
+                elif (stamp := _stamp(entry)) is not None:
                     files.append((_printable(path), stamp))
         last.children, last.listed_at = tuple(children), now
         return last.children, files
+
+    def _reopen(self, path: str) -> None:
+        """It may be written anew soon: quick looks ask about it again."""
+        folder, _, name = path.rpartition("/")
+        if (known := self._folders.get(folder)) is not None:
+            known.closed.discard(name)
 
     def _is_open(self, path: str) -> bool:
         """Whether a file may still be new, or be written anew."""

@@ -13,7 +13,7 @@ from monitor.alarms import Silence
 from monitor.errors import StorageError
 from monitor.journal import Journal
 from monitor.node import Node
-from monitor.vocabulary import Reading
+from monitor.outbox import stamped
 from tests.house import PLANES_UM, START, FakeClock, node_over, scripted, take_all, write_frame
 
 MIN = timedelta(minutes=1)
@@ -96,7 +96,7 @@ def test_a_restart_between_any_two_frames_changes_no_alert(tmp_path: Path, clock
         node.pipeline.advance([frame])
         node.journal.close()
     assert words(node_over(tmp_path / "broken", clock)) == words(straight)
-    assert [word["state"] for word in words(straight)] == ["raised", "updated", "cleared"]
+    assert [word["state"] for word in words(straight)] == ["raised", "cleared"]
 
 
 def test_an_alert_whose_reading_could_not_be_recorded_has_not_been_raised(
@@ -167,14 +167,62 @@ def test_a_look_that_changes_nothing_writes_nothing(tmp_path: Path, clock: FakeC
     assert node.journal.alerts.watchings(f"embryo/{readings[0].embryo.embryo_id}") == {}
 
 
-def test_an_engine_that_loses_frames_is_told_of_and_cleared_after_twenty_answers(
+def test_an_engine_that_loses_frames_is_told_of_with_its_readings_and_cleared_after_twenty_answers(
     tmp_path: Path, clock: FakeClock
 ) -> None:
     engine = ScriptedEngine(faults=dict.fromkeys(range(3), "no memory"))
     node = node_over(tmp_path, clock, scripted(engine))
-    said: list[tuple[str, float | None]] = []
+    readings = []
     for k in range(24):
         write_frame(tmp_path / "inc", "1", START + 20 * k * MIN)
-        readings: list[Reading] = take_all(node)
-        said += [(word.state.value, word.value) for word in node.alarms.engine(node.model, readings, clock.now())]
-    assert said == [("raised", 0.15), ("cleared", 0.0)]
+        readings += take_all(node)
+    raised, cleared = words(node)
+    assert [(word["kind"], word["state"], word["value"]) for word in (raised, cleared)] == [
+        ("engine_failing", "raised", 0.15), ("engine_failing", "cleared", 0.0)
+    ]  # fmt: skip
+    assert raised["subject"]["engine"] == node.model
+    assert raised["evidence"]["readings"] == [readings[2].id]
+    assert raised["seq"] == readings[2].seq + 1  # in one transaction
+
+
+def test_a_batch_that_could_not_be_recorded_leaves_the_engines_window_as_it_was(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = node_over(tmp_path, clock, scripted(ScriptedEngine(faults=dict.fromkeys(range(3), "no memory"))))
+    write_frame(tmp_path / "inc", "1", START)
+
+    def full(*_: object) -> None:
+        raise StorageError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "_put_run", full)
+        with pytest.raises(StorageError):
+            take_all(node)
+    assert node.journal.alerts.watchings(f"engine/{node.model}") == {}
+
+
+def test_alerts_of_what_is_configured_no_longer_are_cleared_at_the_next_start(tmp_path: Path, clock: FakeClock) -> None:
+    node = node_over(tmp_path, clock, scripted(ScriptedEngine(faults=dict.fromkeys(range(3), "no memory"))))
+    for k in range(3):
+        write_frame(tmp_path / "inc", "1", START + 20 * k * MIN)
+    take_all(node)
+    node.alarms.node([Silence("inc1", 9999, 10, embryos=1)], 10 * 2**30, clock.now())
+    assert node.alarms.retire(["inc1"], [node.model], clock.now()) == []
+    cleared = node.alarms.retire(["inc2"], ["another"], clock.now())
+    assert sorted((word.kind, word.why_cleared) for word in cleared) == [
+        ("engine_failing", "not_configured"), ("frame_gap", "not_configured")
+    ]  # fmt: skip
+    assert node.journal.alerts.open_counts() == {}
+    assert node.alarms.retire(["inc2"], ["another"], clock.now()) == []
+
+
+def test_an_alert_sent_late_says_so_also_when_it_is_said_again(tmp_path: Path, clock: FakeClock) -> None:
+    node = node_over(tmp_path, clock)
+    node.alarms.node([Silence("inc1", 9999, 10, embryos=1)], 10 * 2**30, clock.now())
+    ten_hours_later = clock.now() + timedelta(hours=10)
+    (row,) = node.journal.outbox.pending(0, 10)
+    assert json.loads(stamped(row, clock.now()))["historical"] is False
+    assert json.loads(stamped(row, ten_hours_later))["historical"] is True
+    node.journal.outbox.remove([row.row_id])
+    (again,) = node.journal.outbox.retained()
+    assert json.loads(stamped(again, ten_hours_later))["historical"] is True

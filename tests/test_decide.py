@@ -21,7 +21,7 @@ from monitor.alert_rules import (
     Rule,
     StorageLow,
 )
-from monitor.decide import EMPTY, TEXTS, Signal, Voice, Watching, advance, end_run, hear
+from monitor.decide import EMPTY, TEXTS, Signal, Voice, Watching, advance, end, hear
 from monitor.vocabulary import Blastocyst, EmbryoName, FrameBody, Outcome, Quality, Reading, reading_id
 from tests.house import START
 
@@ -61,7 +61,12 @@ LOW = StorageLow(enter=2, leave=3, for_min=10, cooldown_min=0)
         (HIGH, [(0, 3), (10, 3), (11, 1), (12, 3), (30, 3)], [(1, "raised"), (2, "cleared")]),  # it rests 30 min
         (HIGH, [(0, 3), (10, 3), (11, 1), (12, 3), (41, 3)], [(1, "raised"), (2, "cleared"), (4, "raised")]),
         (HIGH, [(0, 3), (10, 3), (69, 9), (71, 9), (72, 9)], [(1, "raised"), (3, "updated")]),  # worse, once an hour
-        (HIGH, [(0, 3), (10, 3), (80, 3.9), (200, 3.9)], [(1, "raised")]),  # not much worse: nothing new to say
+        (HIGH, [(0, 3), (10, 3), (80, 5.9), (200, 5.9)], [(1, "raised")]),  # not twice as bad: nothing new to say
+        (
+            HIGH,
+            [(0, 3), (10, 3), *((60 * k, 6.0 * k) for k in range(2, 66))],
+            [(1, "raised"), *((index, "updated") for index in (2, 4, 8, 16, 32, 64))],
+        ),  # what grows for ever is said ever more rarely
         (LOW, [(0, 2.1), (20, 2.1)], []),
         (LOW, [(0, 2.0), (10, 1.9), (11, 2.5), (12, 3.0)], [(1, "raised"), (3, "cleared")]),
         (FrameGap(enabled=False), [(0, 9), (100, 9)], []),
@@ -190,9 +195,26 @@ def test_an_alert_about_pictures_clears_when_they_are_good_again() -> None:
     assert told(hear_all([*bad, *good])) == [("imaging_degraded", "raised"), ("imaging_degraded", "cleared")]
 
 
+def test_a_frame_that_was_told_several_times_counts_once() -> None:
+    lacks = [
+        reading(0, Outcome.LACKING, ("lacking", "missing_planes")).model_copy(update={"revision": k}) for k in (1, 2, 3)
+    ]
+    judged = [reading(k * 10) for k in range(1, 6)]
+    assert hear_all([*lacks, reading(0).model_copy(update={"revision": 4}), *judged]) == []
+
+
+def test_a_copied_archive_whose_files_all_have_one_time_raises_after_enough_frames() -> None:
+    dark = [reading(0, Outcome.UNFIT, ("dark", "clock_from_file")).model_copy(update={"id": str(k)}) for k in range(12)]
+    words = hear_all(dark)
+    assert told(words) == [("imaging_degraded", "raised")]
+    assert words[0].evidence.readings == ("2", "7")
+
+
 def test_a_well_in_which_no_embryo_is_seen_is_told_apart_from_a_bad_picture() -> None:
     blank = [reading(k * 10, Outcome.UNFIT, ("blank",)) for k in range(8)]
     assert told(hear_all(blank)) == [("well_empty", "raised")]
+    lacking = [reading(k * 10, Outcome.LACKING, ("blank", "lacking")) for k in range(8)]
+    assert told(hear_all(lacking)) == [("imaging_degraded", "raised")]
     out_of_focus = [reading(k * 10, Outcome.UNFIT, ("blank", "blurred")) for k in range(8)]
     assert told(hear_all(out_of_focus)) == [("imaging_degraded", "raised")]
     dark = [reading(k * 10, Outcome.UNFIT, ("dark",)) for k in range(8)]
@@ -240,7 +262,7 @@ def test_the_end_of_a_run_clears_what_stands_open_and_says_so() -> None:
     remembered: dict[str, Watching] = {}
     for one in low():
         remembered |= hear(one, remembered, DEFAULTS, VOICE)[0]
-    (word,) = end_run(remembered, AlertSubject(embryo_id="inc1/D1/1/x"), START, DEFAULTS)
+    (word,) = end(remembered, AlertSubject(embryo_id="inc1/D1/1/x"), START, DEFAULTS)
     assert (word.state, word.why_cleared, word.value) == (AlertState.CLEARED, "run_ended", None)
 
 

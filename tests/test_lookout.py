@@ -55,6 +55,72 @@ def test_an_incubator_that_falls_silent_is_told_of_after_two_and_a_half_cadences
     assert scene.value("alerts_open", kind="frame_gap") == 0
 
 
+def test_a_share_lost_in_the_middle_of_a_capture_is_silent_too(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, cadence_min=10, deadline_s=10_000)
+    frames(scene, 2)
+    write_frame(scene.root, "1", START + 20 * MIN, PLANES_UM[:3])
+    scene.turns(4)
+    scene.root.rename(scene.root.with_name("away"))
+    scene.turns(40, 60)
+    assert words(scene) == [("frame_gap", "raised")]
+    close(scene)
+
+
+def test_a_share_that_was_never_there_is_told_of_too(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.root.rmdir()
+    scene.turns(50, 60)
+    assert words(scene) == []
+    scene.turns(5, 60)
+    assert words(scene) == [("frame_gap", "raised")]
+    scene.root.mkdir()
+    scene.turns(5, 60)
+    assert words(scene) == [("frame_gap", "raised"), ("frame_gap", "cleared")]
+    close(scene)
+
+
+@pytest.mark.parametrize("hours", [48, -48])
+def test_a_wall_clock_that_is_set_neither_makes_a_silence_nor_hides_one(scene: Scene, hours: int) -> None:
+    frames(scene, 5)
+    scene.clock.at += timedelta(hours=hours)
+    scene.turns(3, 60)
+    assert words(scene) == []
+    scene.turns(3, 24 * 60)
+    assert words(scene) == [("frame_gap", "raised")]
+
+
+def test_frames_that_lay_there_at_a_start_are_no_silence(tmp_path: Path) -> None:
+    first = Scene(tmp_path)
+    frames(first, 5)
+    close(first)
+    second = Scene(tmp_path)
+    second.clock.pass_s(3 * 3600)
+    for k in range(5, 18):
+        write_frame(second.root, "1", START + k * 10 * MIN)
+    second.turns(60, 1)
+    assert len(second.told) == 13
+    assert words(second) == []
+    close(second)
+
+
+def test_a_share_mounted_a_moment_after_a_start_is_no_silence(tmp_path: Path) -> None:
+    first = Scene(tmp_path)
+    frames(first, 5)
+    close(first)
+    away = first.root.rename(first.root.with_name("away"))
+    second = Scene(tmp_path)
+    second.root.rmdir()
+    second.clock.pass_s(3 * 3600)
+    second.turns(20, 1)
+    for k in range(5, 18):
+        write_frame(away, "1", START + k * 10 * MIN)
+    away.rename(second.root)
+    second.turns(100, 1)
+    assert len(second.told) == 13
+    assert words(second) == []
+    close(second)
+
+
 def test_an_incubator_without_embryos_may_be_silent(scene: Scene) -> None:
     scene.turns(5, 3600)
     assert words(scene) == []

@@ -278,3 +278,10 @@ def test_the_figures_that_the_limits_were_set_on_are_measured_again():
             assert (column.min(), column.max()) == (pytest.approx(least, abs=rough), pytest.approx(most, abs=rough)), (
                 name
             )
+
+
+@pytest.mark.parametrize("side_px", range(1, 40))
+def test_a_picture_of_any_size_is_measured(side_px: int) -> None:
+    gray = np.random.default_rng(0).integers(0, 255, (side_px, side_px + 3)).astype(np.uint8)
+    plane = measure_plane(gray)
+    assert np.isfinite([plane.mean_gray, plane.fine_gray, plane.sharpness]).all()

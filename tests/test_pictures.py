@@ -325,3 +325,15 @@ def test_a_tiff_whose_directories_go_round_in_a_ring_has_an_end():
     after = first + 2 + 12 * struct.unpack_from("<H", data, first)[0]
     struct.pack_into("<I", data, after, first)
     assert (decode_plane(bytes(data), "x") == page(0)).all()
+
+
+def test_a_bigtiff_that_points_beyond_all_files_is_truncated():
+    data = io.BytesIO()
+    Image.fromarray(np.zeros((50, 50), np.uint8)).save(data, "TIFF", big_tiff=True)
+    changed = bytearray(data.getvalue())
+    directory = struct.unpack_from("<Q", changed, 8)[0]
+    entries = struct.unpack_from("<Q", changed, directory)[0]
+    struct.pack_into("<Q", changed, directory + 8 + 20 * entries, 2**63 + 5)  # where the next directory is said to lie
+    with pytest.raises(FrameError) as fault:
+        decode_plane(bytes(changed), "big.tif")
+    assert fault.value.reason == "truncated"
