@@ -46,7 +46,9 @@ class VirtualEmbryo:
         self._well: Image = np.zeros((0, 0, 0), np.float32)
         self._texture: Image = np.zeros((0, 0, 0), np.float32)
 
-    def stack(self, hpi_h: float, size_px: int = 500) -> npt.NDArray[np.uint8]:
+    def stack(
+        self, hpi_h: float, size_px: int = 500, planes_um: tuple[int, ...] = PLANES_UM
+    ) -> npt.NDArray[np.uint8]:
         """Gray planes (P=7, H=size_px, W=size_px) uint8 at `hpi_h` hours post insemination, in order of `PLANES_UM`.
 
         The field is 280 um wide whatever the size. The same arguments give the same bytes on one machine.
@@ -62,7 +64,7 @@ class VirtualEmbryo:
         lit[:, rows, columns] *= factor
         self._add_noise(lit, rng, size_px)
         np.clip(lit * _F(255) + _F(0.5), 0, 255, out=lit)
-        return lit.astype(np.uint8)
+        return lit.astype(np.uint8)[[PLANES_UM.index(um) for um in planes_um]]
 
     def _keep(self, size_px: int) -> None:
         """Draws what all frames of one size share: the well and the grain."""
