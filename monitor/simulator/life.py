@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TypedDict
 
 import numpy as np
 
@@ -91,6 +92,11 @@ class Life:
     `onsets_h`: phase -> hours post insemination, in the order of `PHASES`; a phase that is skipped or never reached
     is absent. `fragmentation_ratio`: share of the volume in fragments, 0 to 1. `unevenness`: coefficient of variation
     of sister volumes. `frozen_after_h`: hpi after which nothing develops any more; infinite when it never arrests.
+    `divisions_h`: ascending hours at which the body gains a cell. `reverse_cleavage`: spans (start_h, end_h) in which
+    two sisters are fused and the count is one less. `multinucleated`: indices of the cells of the 2-cell stage that
+    have several nuclei. `vacuoles`: (birth_h, gone_h, radius as a share of the cell's). `collapses`: (start_h, depth 0
+    to 1, recovered_h) of the blastocoel. `hatching_h`: hour it begins to leave the zona, infinite when it does not.
+    `icm_grade`, `te_grade`: A, B or C of Gardner's scale, None where there is no blastocyst.
     """
 
     seed: int
@@ -101,6 +107,13 @@ class Life:
     frozen_after_h: float = math.inf
     direct_cleavage: bool = False
     divisions_h: tuple[float, ...] = field(default=(), repr=False)
+    reverse_cleavage: tuple[tuple[float, float], ...] = ()
+    multinucleated: tuple[int, ...] = ()
+    vacuoles: tuple[tuple[float, float, float], ...] = ()
+    collapses: tuple[tuple[float, float, float], ...] = ()
+    hatching_h: float = math.inf
+    icm_grade: str | None = None
+    te_grade: str | None = None
 
     @classmethod
     def sample(cls, seed: int, arrest_share: float = 0.36) -> Life:
@@ -129,6 +142,7 @@ class Life:
             frozen_after_h=frozen_h,
             direct_cleavage=direct,
             divisions_h=_divisions_h(onsets_h, frozen_h),
+            **_incidents(np.random.default_rng((seed, 0x1C1D)), onsets_h, frozen_h),
         )
 
     def phase_at(self, hpi_h: float) -> str | None:
@@ -138,7 +152,18 @@ class Life:
 
     def cell_count_at(self, hpi_h: float) -> int:
         """Cells of the body at `hpi_h`, 1 to `CELLS_AT_MOST`: exact up to 8, a plausible number from t9+ on."""
-        return 1 + bisect_right(self.divisions_h, hpi_h)
+        fused = sum(start_h <= hpi_h < end_h for start_h, end_h in self.reverse_cleavage)
+        return max(1 + bisect_right(self.divisions_h, hpi_h) - fused, 1)
+
+    def expansion_at(self, hpi_h: float) -> int:
+        """Gardner's expansion at `hpi_h`: 0 before tB, 1 and 2 as the cavity grows, 3 at tEB, 4 as the zona thins, 5 as
+        it hatches, 6 when it is out. A collapse does not lower it: it is a grade of what was reached.
+        """
+        hour = min(hpi_h, self.frozen_after_h)
+        blastocyst_h, expanded_h = self.onsets_h.get("tB", math.inf), self.onsets_h.get("tEB", math.inf)
+        half_h = blastocyst_h + min(0.5 * (expanded_h - blastocyst_h), 6.0)
+        steps = (blastocyst_h, half_h, expanded_h, expanded_h + 5.0, self.hatching_h, self.hatching_h + 14.0)
+        return sum(step_h <= hour for step_h in steps)
 
 
 def _last_phase(rng: np.random.Generator, arrests: bool) -> str:
@@ -163,3 +188,47 @@ def _divisions_h(onsets_h: Mapping[str, float], frozen_h: float) -> tuple[float,
         cavity_h = onsets_h.get("tSB", onsets_h["tM"] + 8.0)
         hours += list(np.linspace(onsets_h["tM"], cavity_h, CELLS_AT_MOST - 15))[1:]
     return tuple(float(h) for h in hours if h <= frozen_h)
+
+
+class _Incidents(TypedDict):
+    reverse_cleavage: tuple[tuple[float, float], ...]
+    multinucleated: tuple[int, ...]
+    vacuoles: tuple[tuple[float, float, float], ...]
+    collapses: tuple[tuple[float, float, float], ...]
+    hatching_h: float
+    icm_grade: str | None
+    te_grade: str | None
+
+
+def _incidents(rng: np.random.Generator, onsets_h: Mapping[str, float], frozen_h: float) -> _Incidents:
+    """What happens beside the usual course, within the hours the embryo lives."""
+    reverse: tuple[tuple[float, float], ...] = ()
+    fusing = [onsets_h[p] for p in ("t3", "t4", "t5", "t6") if p in onsets_h]
+    if fusing and float(rng.random()) < 0.1:
+        start_h = float(rng.choice(fusing)) + float(rng.uniform(0.5, 3.0))
+        if start_h < frozen_h:
+            reverse = ((start_h, min(start_h + float(rng.uniform(1.0, 8.0)), frozen_h)),)
+    several = rng.random() < 0.2
+    multinucleated = tuple(i for i in (0, 1) if float(rng.random()) < 0.6) if several and "t2" in onsets_h else ()
+    vacuoles = tuple(
+        (birth_h, birth_h + float(rng.uniform(4.0, 40.0)), float(rng.uniform(0.15, 0.55)))
+        for birth_h in (20.0 + rng.exponential(25.0, int(rng.poisson(0.35)))).tolist()
+    )
+    collapses: list[tuple[float, float, float]] = []
+    hatching_h, graded = onsets_h.get("tHB", math.inf), "tB" in onsets_h
+    since_h = onsets_h.get("tEB", math.inf)
+    while len(collapses) < 3 and since_h < math.inf and float(rng.random()) < 0.35:
+        since_h += float(rng.uniform(1.0, 10.0))
+        recovered_h = since_h + float(rng.uniform(2.0, 8.0))
+        collapses.append((since_h, float(rng.uniform(0.15, 0.95)), recovered_h))
+        since_h = recovered_h
+    grades = [str(rng.choice(["A", "B", "C"], p=[0.4, 0.4, 0.2])) for _ in range(2)]
+    return _Incidents(
+        reverse_cleavage=reverse,
+        multinucleated=multinucleated,
+        vacuoles=vacuoles,
+        collapses=tuple(collapses),
+        hatching_h=hatching_h,
+        icm_grade=grades[0] if graded else None,
+        te_grade=grades[1] if graded else None,
+    )
