@@ -31,13 +31,18 @@ def _detail(gray: Gray, sigma_um: float) -> npt.NDArray[np.float32]:
 
 
 def embryo_centre_px(gray: Gray) -> tuple[int, int]:
-    """Row and column around which the fine detail of a frame gathers; the bright ring is cut off, not found."""
+    """Row and column around which the fine detail of a frame gathers; what is ring or outside of the well is left out."""
     small = cv2.resize(gray, (125, 125), interpolation=cv2.INTER_AREA)
-    energy = np.minimum(np.abs(_detail(np.asarray(small, np.uint8), 5.0)), 0.1)
+    energy = np.minimum(np.abs(_detail(np.asarray(small, np.uint8), 5.0)), 0.08)
+    smooth = cv2.GaussianBlur(small, (0, 0), 2.0)
+    level = float(np.median(smooth[40:85, 40:85]))
+    beyond = ((smooth > 1.5 * level) | (smooth < 0.45 * level)).astype(np.uint8)
     rows, columns = np.mgrid[:125, :125]
-    energy[np.hypot(rows - 62, columns - 62) > 50] = 0
+    beyond[np.hypot(rows - 62, columns - 62) > 52] = 1
+    kept = cv2.morphologyEx(beyond, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    energy[cv2.dilate(kept, np.ones((7, 7), np.uint8)) > 0] = 0
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (51, 51)).astype(np.float32)
-    held = cv2.filter2D(energy, cv2.CV_32F, disc, borderType=cv2.BORDER_CONSTANT)
+    held = cv2.GaussianBlur(cv2.filter2D(energy, cv2.CV_32F, disc, borderType=cv2.BORDER_CONSTANT), (0, 0), 3.0)
     row, column = np.unravel_index(int(held.argmax()), held.shape)
     scale = gray.shape[0] / 125
     return round(float(row) * scale), round(float(column) * scale)
@@ -63,7 +68,12 @@ def contrast_by_scale(gray: Gray) -> FloatArray:
 def look(gray: Gray) -> dict[str, float]:
     """Figures of one frame: mean and spread of the whole, mean and spread around the embryo, as gray values."""
     inner = around_embryo(gray)
-    return {"mean": float(gray.mean()), "std": float(gray.std()), "in": float(inner.mean()), "in_std": float(inner.std())}
+    return {
+        "mean": float(gray.mean()),
+        "std": float(gray.std()),
+        "in": float(inner.mean()),
+        "in_std": float(inner.std()),
+    }
 
 
 def sharpness_by_plane(planes: Sequence[Gray], tiles: int = 4) -> FloatArray:
