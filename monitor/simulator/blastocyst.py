@@ -1,0 +1,151 @@
+"""The blastocyst: a shell of trophectoderm cells around a cavity, the inner cell mass at one pole, and hatching.
+
+Lengths in um around the centre of the part that is still inside of the zona. It refuses to know light.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from monitor.simulator.cleavage import FloatArray, balls, relaxed
+from monitor.simulator.life import Life
+
+_TE_CELLS = {"A": (58, 84), "B": (34, 56), "C": (15, 30)}
+_ICM_CELLS = {"A": (24, 38), "B": (14, 22), "C": (4, 9)}
+_ICM_RADIUS_UM = {"A": (25.0, 34.0), "B": (22.0, 31.0), "C": (9.0, 17.0)}
+_LOOSE_CELLS = {"A": (1, 6), "B": (3, 12), "C": (4, 16)}  # balls that belong to neither
+_TE_UNEVEN = {"A": 0.2, "B": 0.38, "C": 0.6}  # spread of the cells' sizes and thicknesses
+
+
+def _spread(rng: np.random.Generator, count: int, uneven: float) -> FloatArray:
+    """(count, 3) unit vectors, pushed apart; an uneven sheet is left with gaps and crowds."""
+    points = rng.normal(size=(count, 3))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    for _ in range(12 if uneven < 0.3 else 6):
+        gap = points[:, None] - points[None]
+        points += 0.35 * (gap / ((gap**2).sum(-1) + 0.03)[..., None] ** 1.5).sum(1) / count
+        points /= np.linalg.norm(points, axis=1, keepdims=True)
+    return points
+
+
+def _even_rays(count: int) -> FloatArray:
+    """(count, 3) unit vectors on a golden spiral: whatever the number that is out, they cover the ball."""
+    turn, z = np.arange(count) * 2.39996, 1 - (2 * np.arange(count) + 1) / max(count, 1)
+    flat = np.sqrt(1 - z * z)
+    return np.column_stack([np.cos(turn) * flat, np.sin(turn) * flat, z])
+
+
+@dataclass(frozen=True)
+class Hatch:
+    """How far a blastocyst is out: `angle` of the gap, radius of the part outside and inside, in um; share 0 to 1."""
+
+    share: float = 0.0
+    angle: float = 0.0
+    outside_um: float = 0.0
+    inside_um: float = 0.0
+
+    @property
+    def centre_um(self) -> tuple[float, float]:
+        """Centre of the part outside, from the centre of the part inside."""
+        away_um = self.inside_um + 0.8 * self.outside_um
+        return away_um * float(np.cos(self.angle)), away_um * float(np.sin(self.angle))
+
+
+class Shell:
+    """Trophectoderm and inner cell mass of one embryo, of the grades its life says."""
+
+    def __init__(self, rng: np.random.Generator, life: Life) -> None:
+        te, icm = life.te_grade or "C", life.icm_grade or "C"
+        count, uneven = int(rng.integers(*_TE_CELLS[te])), _TE_UNEVEN[te]
+        self._ray = _spread(rng, count, uneven)
+        self._wide = np.exp(rng.normal(0.0, uneven, count))
+        self._thick = np.exp(rng.normal(0.0, uneven, count))
+        self._outline = rng.uniform(0.4, 1.0, count)
+        self.thickness_um = float(rng.uniform(4.2, 8.0)) * (1.15 if te == "A" else 0.9 if te == "B" else 0.8)
+        self._cohesion = {"A": 1.15, "B": 1.04, "C": 0.92}[te]
+        angle, lift = float(rng.uniform(0, 2 * np.pi)), float(np.clip(rng.normal(0.0, 0.45), -0.9, 0.9))
+        flat = np.sqrt(1 - lift * lift)
+        self.pole = np.array([np.cos(angle) * flat, np.sin(angle) * flat, lift])
+        self._icm_um = float(rng.uniform(*_ICM_RADIUS_UM[icm]))
+        members = int(rng.integers(*_ICM_CELLS[icm]))
+        loose = {"A": 0.74, "B": 0.9, "C": 1.0}[icm]
+        self._icm_cell_um = np.clip(
+            self._icm_um * (0.62 / members) ** (1 / 3) * np.exp(rng.normal(0, 0.16, members)), 5, 13
+        )
+        start = rng.normal(0.0, 0.4 * self._icm_um, (members, 3))
+        self._icm = relaxed(start, self._icm_cell_um, self._icm_um + 3.0, loose, rounds=25)
+        self._tight = {"A": 1.0, "B": 0.55, "C": 0.2}[icm]
+        self._icm_outline = rng.uniform(0.4, 1.1, members)
+        folds = int(rng.integers(5, 17))
+        self._folds = np.column_stack([
+            rng.normal(0.0, 0.36, (folds, 3)), rng.uniform(0.08, 0.42, folds), rng.uniform(0.02, 0.12, folds),
+            rng.uniform(0, np.pi, folds), rng.normal(0.0, 3.5, folds), rng.uniform(0.1, 0.75, folds),
+        ])  # fmt: skip
+        loose_cells = int(rng.integers(*_LOOSE_CELLS[te]))
+        ray = rng.normal(size=(loose_cells, 3))
+        self._loose_place = ray / np.linalg.norm(ray, axis=1, keepdims=True) * rng.uniform(0.5, 0.86, (loose_cells, 1))
+        self._loose_um = rng.uniform(4.0, 9.5, loose_cells)
+
+    def icm_at(self, radius_um: float, grown: float, hatch: Hatch) -> FloatArray:
+        """(M, 4) x, y, z, radius of the inner cell mass; `grown` 0 (at tSB) to 1 (expanded)."""
+        outside = hatch.share >= 0.6
+        if hatch.share > 0:
+            radius_um = hatch.outside_um if outside else hatch.inside_um
+        nest = self.pole * max(radius_um - 0.85 * self._icm_um - 2.0, 0.0)
+        flat = self._icm - np.outer(self._icm @ self.pole, self.pole) * (0.35 * grown)
+        mass = np.column_stack([nest + flat * (1.0 - 0.1 * grown), self._icm_cell_um])
+        mass[:, :2] += hatch.centre_um if outside else (0.0, 0.0)
+        return mass
+
+    def lobes(self, radius_um: float, grown: float, hatch: Hatch, there: float) -> FloatArray:
+        """(K, 9) lobes of all cells and folds; `there` 0 to 1 while they take the place of the morula's cells."""
+        out = np.zeros(len(self._ray), bool)
+        if hatch.share > 0:
+            gap = np.array([np.cos(hatch.angle), np.sin(hatch.angle), 0.0])
+            wanted = round(len(out) * hatch.outside_um**2 / (hatch.outside_um**2 + hatch.inside_um**2 + 1e-6))
+            out[np.argsort(-(self._ray @ gap), kind="stable")[:wanted]] = True
+            radius_um = hatch.inside_um
+        parts = []
+        if not out.all():
+            parts.append(self._sheet(self._ray[~out], ~out, radius_um, grown, there))
+        if out.any():
+            sheet = self._sheet(_even_rays(int(out.sum())), out, hatch.outside_um, grown, there)
+            sheet[:, :2] += hatch.centre_um
+            parts.append(sheet)
+        mass = self.icm_at(radius_um, grown, hatch)
+        height = (10.0 + 3.0 * self._tight) * there
+        parts.append(
+            balls(mass[:, :3], mass[:, 3], height, self._icm_outline * there * (1 - 0.3 * self._tight), 1.9 * there)
+        )
+        return np.vstack([*parts, self._inside(max(radius_um, hatch.outside_um), hatch, grown, there)])
+
+    def _inside(self, radius_um: float, hatch: Hatch, grown: float, there: float) -> FloatArray:
+        """(K, 9) strands and folds across the cavity, and balls that lie loose in it."""
+        folds = np.column_stack([self._folds, np.full(len(self._folds), 0.3)])
+        folds[:, :5] *= radius_um
+        folds[:, 6:8] *= there * (0.3 + 0.7 * grown)
+        loose = balls(self._loose_place * radius_um, self._loose_um, 8.0 * there, 0.8 * there, 1.2 * there)
+        inside = np.vstack([folds, loose])
+        if hatch.outside_um > hatch.inside_um:
+            inside[:, :2] += hatch.centre_um
+        return inside
+
+    def _sheet(self, ray: FloatArray, own: np.ndarray, radius_um: float, grown: float, there: float) -> FloatArray:
+        """(T, 9) trophectoderm cells on a sphere: discs where it is seen from above, crescents at its rim."""
+        count = len(ray)
+        wide_um = radius_um * 2.0 / np.sqrt(max(count, 1)) * self._cohesion * np.clip(self._wide[own], 0.7, 1.3)
+        thick_um = self.thickness_um * np.clip(self._thick[own], 0.5, 1.8) * (2.7 - 1.7 * grown)
+        thick_um = np.minimum(thick_um, 0.9 * wide_um) * min(1.0, 62.0 / radius_um)
+        polar = ray @ self.pole
+        rho = np.sqrt(np.maximum(1 - ray[:, 2] ** 2, 0.0))
+        across = np.sqrt((wide_um * ray[:, 2]) ** 2 + (0.75 * thick_um * rho) ** 2)
+        columns = np.zeros((count, 9))
+        columns[:, :3] = ray * (radius_um - 0.62 * thick_um)[:, None]
+        columns[:, 3], columns[:, 4] = wide_um, across
+        columns[:, 5] = np.arctan2(ray[:, 1], ray[:, 0]) + np.pi / 2
+        columns[:, 6] = there * thick_um * (1.1 + 0.5 * rho) * (1 + 0.2 * (polar > 0.7))
+        columns[:, 7] = there * self._outline[own]
+        columns[:, 8] = there * (0.75 + 0.35 * rho)
+        return columns
