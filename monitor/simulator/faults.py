@@ -112,7 +112,11 @@ def _spans(fault: Fault, deliveries: list[Delivery], schedule: Schedule, seed: i
 
 
 def _stretch(
-    fault: Fault, deliveries: list[Delivery], schedule: Schedule, seed: int, change: Callable[[Delivery], Delivery | None]
+    fault: Fault,
+    deliveries: list[Delivery],
+    schedule: Schedule,
+    seed: int,
+    change: Callable[[Delivery], Delivery | None],
 ) -> Struck:
     spans = _spans(fault, deliveries, schedule, seed)
     left: list[Delivery] = []

@@ -82,5 +82,3 @@ class Folders:
             return f"{self.dish}/F{plane_um}/{name}.jpg"
         folder = "embryo_dataset" if plane_um == 0 else f"embryo_dataset_F{plane_um}"
         return f"{folder}/{self.video(one.well)}/{name}.jpeg"
-
-

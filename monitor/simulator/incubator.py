@@ -7,6 +7,7 @@ under `<out>/truth/`. It refuses to know who watches the directory.
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import numpy.typing as npt
 
 from monitor.simulator import truth
 from monitor.simulator.draw import VirtualEmbryo
-from monitor.simulator.faults import Fault, apply
+from monitor.simulator.faults import Fault, apply, utc
 from monitor.simulator.folders import Folders, NamedFile
 from monitor.simulator.optics import PLANES_UM
 from monitor.simulator.plan import Delivery, Look, Schedule
@@ -76,8 +77,8 @@ def simulate(
     incubator = _Incubator(out, folders, schedule, wells, size_px)
     incubator.tell_truth(records)
     pace = _Pace(schedule.start, speed, sleep, monotonic, stop)
-    done, written = 0, 0
-    for one in planned:
+    written = 0
+    for done, one in enumerate(planned, start=1):
         missing = incubator.missing(one)
         if missing and not pace.wait_for(one.due_at):
             return written
@@ -86,7 +87,6 @@ def simulate(
         if missing:
             incubator.write(one, missing)
             written += 1
-        done += 1
         if on_frame is not None:
             on_frame(done, len(planned))
     if masks is not None:
@@ -182,7 +182,7 @@ class _Incubator:
                 os.utime(self.out / file.path, (one.named_at.timestamp(), one.named_at.timestamp()))
         known = truth.frame_truth(embryo, one.hpi_h, self.size_px).as_json()
         path = self.out / "truth" / "frames" / self.folders.video(one.well) / f"RUN{one.run}.json"
-        truth.put_json(path, {"run": one.run, "captured_at": truth.utc(one.at), "look": one.look.value, **known})
+        truth.put_json(path, {"run": one.run, "captured_at": utc(one.at), "look": one.look.value, **known})
 
     def put_masks(self, folder: Path) -> None:
         """Of each well that holds a blastocyst at some moment."""
@@ -209,8 +209,9 @@ def _jpeg(plane: npt.NDArray[np.uint8]) -> bytes:
 
 
 def _stack_bytes(pages: npt.NDArray[np.uint8]) -> bytes:
-    """A TIFF of one page a plane."""
-    ok, data = cv2.imencodemulti(".tif", list(pages))
-    if not ok:
-        raise RuntimeError(f"OpenCV could not encode a TIFF of {len(pages)} pages")
-    return bytes(data.tobytes())
+    """A TIFF of one page a plane. By way of a file: OpenCV 4.10 writes several pages no other way."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "stack.tif"
+        if not cv2.imwritemulti(str(path), list(pages)):
+            raise RuntimeError(f"OpenCV could not write a TIFF of {len(pages)} pages")
+        return path.read_bytes()
