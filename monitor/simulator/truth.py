@@ -118,7 +118,7 @@ def put_video_tables(folder: Path, videos: dict[str, Life], schedule: Schedule) 
     """The three tables of the Nantes set below `folder`. Frame 0 of a time table has no picture, as in the set."""
     times: list[tuple[object, object]] = [("frame_index", "time")]
     for run in range(schedule.moments + 1):
-        times.append((run, f"{schedule.hpi_h(run):.4f}"))
+        times.append((run, f"{max(schedule.hpi_h(run), 0.0):.4f}"))
     for video, life in videos.items():
         put_csv(folder / "embryo_dataset_annotations" / f"{video}_phases.csv", phase_rows(life, schedule))
         put_csv(folder / "embryo_dataset_time_elapsed" / f"{video}_timeElapsed.csv", times)
