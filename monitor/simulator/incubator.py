@@ -169,8 +169,11 @@ class _Incubator:
         return [file for file in files if not (self.out / file.path).exists()]
 
     def write(self, one: Delivery, files: list[NamedFile]) -> None:
-        """Draw the moment, write its files plane by plane, then its truth."""
+        """Write the truth of the moment, then its files plane by plane: no frame is whole and without truth."""
         embryo = self.wells[one.well]
+        known = truth.frame_truth(embryo, one.hpi_h, self.size_px).as_json()
+        path = self.out / "truth" / "frames" / self.folders.video(one.well) / f"RUN{one.run}.json"
+        truth.put_json(path, {"run": one.run, "captured_at": utc(one.at), "look": one.look.value, **known})
         stack = _seen(embryo, one, self.size_px)
         for file in files:
             pages = stack[[PLANES_UM.index(plane_um) for plane_um in file.planes_um]]
@@ -180,9 +183,6 @@ class _Incubator:
             truth.put(self.out / file.path, content)
             if self.folders.file_clock:
                 os.utime(self.out / file.path, (one.named_at.timestamp(), one.named_at.timestamp()))
-        known = truth.frame_truth(embryo, one.hpi_h, self.size_px).as_json()
-        path = self.out / "truth" / "frames" / self.folders.video(one.well) / f"RUN{one.run}.json"
-        truth.put_json(path, {"run": one.run, "captured_at": utc(one.at), "look": one.look.value, **known})
 
     def put_masks(self, folder: Path) -> None:
         """Of each well that holds a blastocyst at some moment."""
