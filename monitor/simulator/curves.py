@@ -31,7 +31,7 @@ def _detail(gray: Gray, sigma_um: float) -> npt.NDArray[np.float32]:
 
 
 def embryo_centre_px(gray: Gray) -> tuple[int, int]:
-    """Row and column around which the fine detail of a frame gathers; what is ring or outside of the well is left out."""
+    """Row and column around which the fine detail of a frame gathers; ring and outside are left out."""
     small = cv2.resize(gray, (125, 125), interpolation=cv2.INTER_AREA)
     energy = np.minimum(np.abs(_detail(np.asarray(small, np.uint8), 5.0)), 0.08)
     smooth = cv2.GaussianBlur(small, (0, 0), 2.0)

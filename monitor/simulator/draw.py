@@ -199,7 +199,7 @@ class VirtualEmbryo:
         strength = light.grain * (1 + 0.5 * pose.compaction + 0.4 * pose.decay)
         shade = 1 - _F(light.shade + 0.14 * pose.decay) * np.minimum(mass, 1) - _F(light.zona) * zona
         for plane, b in zip(planes, wanted, strict=True):
-            down, across = (int(v) for v in (shift + (17 * b, 29 * b)) % _SLACK_PX)
+            down, across = int(shift[0] + 17 * b) % _SLACK_PX, int(shift[1] + 29 * b) % _SLACK_PX
             fine, soft = self._texture[:2, down : down + h, across : across + w]
             near = canvas.grain[b]
             plane += _F(strength) * (near * fine + _F(0.4) * (mass - near) * soft)

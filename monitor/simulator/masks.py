@@ -15,7 +15,7 @@ _LEAST_SHEET = 0.1  # before there is that much trophectoderm nobody would mark 
 
 
 def masks_of(canvas: Canvas, pose: Pose) -> Masks:
-    """ "ICM", "TE", "ZP", "blastocoel" (h, w) bool, of which no two overlap; drawn with the canvas's bent coordinates."""
+    """Masks (h, w) bool by name, of which no two overlap, in the canvas's bent coordinates, as the body is drawn."""
     away = cv2.magnitude(canvas.x, canvas.y)
     zona = (away < pose.zona_outer_um) & (away >= pose.zona_inner_um)
     angle, half = pose.zona_gap
