@@ -45,7 +45,7 @@ class Pose:
     @property
     def reach_um(self) -> float:
         """Distance from the centre that holds everything."""
-        far = self.hatch.inside_um + 1.8 * self.hatch.outside_um if self.hatch.share > 0 else 0.0
+        far = self.hatch.zona_um + 1.75 * self.hatch.outside_um if self.hatch.share > 0 else 0.0
         specks = np.abs(self.specks[:, :2]).max(initial=0.0) + 8.0
         return max(self.zona_outer_um + 6.0, far + 6.0, min(float(specks), self.zona_outer_um + 32.0))
 
@@ -117,14 +117,16 @@ class Body:
             deep = max(deep, depth * fallen)
         return deep
 
-    def _hatch(self, hour: float, radius_um: float) -> Hatch:
+    def _hatch(self, hour: float, radius_um: float, zona_um: float) -> Hatch:
         since_h = hour - self.life.hatching_h
         if not since_h > 0:
-            return Hatch(angle=self._hatch_angle)
+            return Hatch(0.0, self._hatch_angle, 0.0, radius_um, zona_um)
         share = min(since_h / _HATCHED_AFTER_H, 1.0)
-        out = 0.08 + 0.92 * share  # of the surface
-        whole_um = min(radius_um * 0.98, 80.0)
-        return Hatch(share, self._hatch_angle, whole_um * float(np.sqrt(out)), whole_um * float(np.sqrt(1 - out)))
+        out = 0.02 + 0.98 * share  # of the surface
+        whole_um = radius_um + (min(radius_um, 68.0) - radius_um) * share
+        return Hatch(
+            share, self._hatch_angle, whole_um * float(np.sqrt(out)), whole_um * float(np.sqrt(1 - out)), zona_um
+        )
 
     def at(self, hpi_h: float) -> Pose:
         """The pose at `hpi_h` (hours post insemination)."""
@@ -133,18 +135,18 @@ class Body:
         progress, compaction = self._cavity_progress(hour), self._compaction(hour)
         full_um = self._full_radius_um(progress, compaction)
         radius_um = full_um * (1.0 - 0.3 * self._collapse(hour))
-        hatch = self._hatch(hour, radius_um)
+        zona_inner_um = max(self._zona_inner_um, full_um + 0.8)
+        hatch = self._hatch(hour, radius_um, zona_inner_um)
         cells, radii = self._cells(hour, compaction, decay)
         specks = self._specks.at(hpi_h, decay, progress, cells, radii)
         grown = ramp(progress, 0.1, 0.9) * (1.0 - 0.7 * self._collapse(hour))
         there = ramp(progress, 0.0, 0.3)
         lobes = balls(cells, radii, self._height_um * (1 - there), (1 - there) * self._outline(compaction), 1.0 - there)
         if there > 0:
-            lobes = np.vstack([lobes[: len(lobes) * (there < 1)], self._shell.lobes(radius_um, grown, hatch, there)])
-        mass = self._shell.icm_at(radius_um, grown, hatch) if progress > 0 else np.zeros((0, 4))
+            lobes = np.vstack([lobes[: len(lobes) * (there < 1)], self._shell.lobes(grown, hatch, there)])
+        mass = self._shell.icm_at(grown, hatch) if progress > 0 else np.zeros((0, 4))
         if progress >= 0.3:
             cells, radii = mass[:, :3], mass[:, 3]
-        zona_inner_um = max(self._zona_inner_um, full_um + 0.8)
         return Pose(
             cells=cells,
             cell_radii=radii,
@@ -155,11 +157,11 @@ class Body:
             zona_gap=(hatch.angle, 0.0 if hatch.share <= 0 else 0.12 + 0.25 * hatch.share),
             compaction=compaction,
             sheet=there,
-            radius_um=hatch.inside_um if hatch.share > 0 else radius_um,
+            radius_um=radius_um,
             hatch=hatch,
             decay=decay,
-            lift_um=0.8 * max(full_um - self._zona_inner_um, 0.0),
-            sheet_um=self._shell.thickness_um * (2.7 - 1.7 * grown) * 0.9,
+            lift_um=0.5 * max(full_um - self._zona_inner_um, 0.0),
+            sheet_um=self._shell.thickness_um * (2.0 - 1.0 * grown) * 0.9,
             inner=mass[:, :3],
             inner_radii=mass[:, 3],
         )

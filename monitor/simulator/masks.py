@@ -24,10 +24,9 @@ def masks_of(canvas: Canvas, pose: Pose) -> Masks:
     nothing = np.zeros(away.shape, bool)
     if pose.sheet < _LEAST_SHEET:
         return {"ICM": nothing, "TE": nothing.copy(), "ZP": zona, "blastocoel": nothing.copy()}
-    depth = canvas.inward_um((slice(None), slice(None)), 0.0, 0.0, pose.radius_um)
-    if pose.hatch.share > 0:
-        out = canvas.inward_um((slice(None), slice(None)), *pose.hatch.centre_um, pose.hatch.outside_um)
-        depth = np.maximum(depth, out)
+    depth = np.full(away.shape, -99, np.float32)
+    for x_um, y_um, r_um in pose.hatch.places():
+        depth = np.maximum(depth, canvas.inward_um((slice(None), slice(None)), x_um, y_um, r_um))
     body, mass = depth > 0, _inner_mass(canvas, pose)
     mass &= body
     rim = body & (depth < pose.sheet_um) & ~mass
