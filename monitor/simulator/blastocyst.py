@@ -16,7 +16,7 @@ _TE_CELLS = {"A": (64, 100), "B": (40, 64), "C": (18, 34)}
 _ICM_CELLS = {"A": (24, 38), "B": (14, 22), "C": (4, 9)}
 _ICM_RADIUS_UM = {"A": (25.0, 34.0), "B": (22.0, 31.0), "C": (9.0, 17.0)}
 _LOOSE_CELLS = {"A": (3, 14), "B": (6, 22), "C": (4, 18)}  # balls that belong to neither
-_FLAT = 0.62  # in stacks of real blastocysts the sheets above and below come into focus nearer than a ball's would
+_FLAT = 0.81  # in stacks of real blastocysts the sheets above and below come into focus nearer than a ball's would
 _TE_UNEVEN = {"A": 0.2, "B": 0.38, "C": 0.6}  # spread of the cells' sizes and thicknesses
 
 
@@ -86,7 +86,7 @@ class Shell:
         self._thick = np.exp(rng.normal(0.0, uneven, count))
         self._outline = rng.uniform(0.4, 1.0, count)
         self.thickness_um = float(rng.uniform(5.0, 9.5)) * (1.15 if te == "A" else 0.9 if te == "B" else 0.8)
-        self._strength = {"A": 1.0, "B": 0.95, "C": 0.78}[te]  # few cells stretched thin show little
+        self._strength = {"A": 1.0, "B": 0.95, "C": 0.86}[te]  # few cells stretched thin show little
         self._cohesion = {"A": 1.15, "B": 1.04, "C": 0.92}[te]
         angle, lift = float(rng.uniform(0, 2 * np.pi)), float(np.clip(rng.normal(0.0, 0.45), -0.9, 0.9))
         flat = np.sqrt(1 - lift * lift)
@@ -103,9 +103,11 @@ class Shell:
         self._icm_outline = rng.uniform(0.4, 1.1, members)
         folds = int(rng.integers(5, 17))
         self._folds = np.column_stack([
-            rng.normal(0.0, 0.36, (folds, 3)), rng.uniform(0.08, 0.42, folds), rng.uniform(0.02, 0.12, folds),
+            rng.normal(0.0, 0.32, (folds, 3)), rng.uniform(0.08, 0.36, folds), rng.uniform(0.03, 0.13, folds),
             rng.uniform(0, np.pi, folds), rng.normal(0.0, 3.5, folds), rng.uniform(0.1, 0.75, folds),
         ])  # fmt: skip
+        away = np.linalg.norm(self._folds[:, :3], axis=1) + 1e-6
+        self._folds[:, :3] *= np.minimum(1.0, (0.93 - self._folds[:, 3]) / away)[:, None]  # none sticks out
         loose_cells = int(rng.integers(*_LOOSE_CELLS[te]))
         ray = rng.normal(size=(loose_cells, 3))
         self._loose_place = ray / np.linalg.norm(ray, axis=1, keepdims=True) * rng.uniform(0.5, 0.86, (loose_cells, 1))
@@ -157,7 +159,7 @@ class Shell:
         wide_um = radius_um * 2.0 / np.sqrt(max(count, 1)) * self._cohesion * np.clip(self._wide[own], 0.7, 1.3)
         wide_um = np.minimum(wide_um, 21.0 + 6.0 * np.abs(ray[:, 2]))
         thick_um = self.thickness_um * np.clip(self._thick[own], 0.5, 1.8) * (2.0 - 1.0 * grown)
-        thick_um = np.minimum(thick_um, 0.9 * wide_um) * min(1.0, 62.0 / radius_um)
+        thick_um = np.minimum(thick_um, 0.9 * wide_um) * min(1.0, (62.0 / radius_um) ** 0.4)
         polar = ray @ self.pole
         rho = np.sqrt(np.maximum(1 - ray[:, 2] ** 2, 0.0))
         across = np.sqrt((wide_um * ray[:, 2]) ** 2 + (0.75 * thick_um * rho) ** 2)
@@ -167,7 +169,7 @@ class Shell:
         columns[:, 3], columns[:, 4] = wide_um, across
         columns[:, 5] = np.arctan2(ray[:, 1], ray[:, 0]) + np.pi / 2
         strong = self._strength * (1 - grown) + grown * self._strength**2
-        level = 0.7 + 0.3 * rho  # the sheet above and below is seen through the whole body
+        level = 0.85 + 0.15 * rho  # the sheet above and below is seen through the whole body
         columns[:, 6] = (
             there
             * strong

@@ -171,7 +171,8 @@ class VirtualEmbryo:
         down, across = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
         shape = self._texture[3:, down, across]
         a, b = np.sin(hpi_h / 4.0 + self._sway[2]), np.cos(hpi_h / 5.3 + self._sway[3])
-        bend_um = self._bend_um * (0.2 if len(pose.cells) == 1 else 1.0) * (1.0 - 0.45 * pose.sheet)
+        few = float(np.interp(len(pose.cells), [1, 2, 4, 7], [0.2, 0.5, 0.75, 1.0]))  # one cell is a ball, many are not
+        bend_um = self._bend_um * few * (1.0 - 0.45 * pose.sheet)
         x = axis[None, across] - _F(x_um) + _F(bend_um * (1 + 0.3 * a)) * shape[0]
         y = axis[down, None] - _F(y_um) + _F(bend_um * (1 + 0.3 * b)) * shape[1]
         return down, across, paint.Canvas(x, y, um_per_px, self._focus_at(hpi_h, pose))
@@ -194,7 +195,9 @@ class VirtualEmbryo:
             canvas.path[b] += canvas.grain[b] * (_F(rough) * coarse)
         equator = canvas.bin_of(0.0)
         canvas.used[equator] = True
-        canvas.path[equator] += zona * (_F(1.2) + _F(0.15) * coarse)
+        canvas.path[equator] += zona * (_F(1.4) + _F(0.15) * coarse)
+        inner_um = cv2.magnitude(canvas.x, canvas.y) - _F(pose.zona_inner_um)
+        canvas.line[equator] += _F(0.16 * canvas.line_gain) * canvas.bell(inner_um) * np.minimum(2 * zona, 1)
         planes = optics.relief_planes(canvas.path, canvas.line, canvas.used, light, um_per_px, wanted)
         strength = light.grain * (1 + 0.5 * pose.compaction + 0.4 * pose.decay)
         shade = 1 - _F(light.shade + 0.14 * pose.decay) * np.minimum(mass, 1) - _F(light.zona) * zona

@@ -17,7 +17,7 @@ _BIN_UM = float(BINS_UM[1] - BINS_UM[0])
 _LINE_UM = 1.1  # half width of a membrane
 _EDGE_UM = 2.8  # within this a cell rises to its height: a steep edge and a flat interior
 _DOME_UM = 17.0  # and within this its soft shoulder
-_AXIAL = 0.68  # a step of the stage is a longer step within the medium, and embryos lie a little flat
+_AXIAL = 0.52  # a step of the stage is a longer step within the medium, and embryos lie a little flat
 _HIGHEST = len(BINS_UM) - 1
 
 
@@ -125,7 +125,7 @@ def _paint_layer(canvas: Canvas, depth: int, lobes: npt.NDArray[np.float64]) -> 
         np.copyto(outline[at], _F(lobe[7]), where=higher)
         np.copyto(grain[at], _F(lobe[8]), where=higher)
         layer = path[at]
-        round_ = 0.42 if lobe[3] == lobe[4] else 0.7
+        round_ = 0.42 if lobe[3] == lobe[4] or lobe[4] > 15.0 else 0.7
         np.maximum(layer, surface(inward, float(lobe[6]), float(min(lobe[3], lobe[4])), round_), out=layer)
     touching = canvas.bell((top - second) * _F(0.8)) * (second > 0)
     edge = canvas.bell(top)
