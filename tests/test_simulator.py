@@ -86,6 +86,73 @@ def test_different_structures_are_sharpest_in_different_planes():
     assert len(set(tiles.argmax(0)[busy].tolist())) >= 2
 
 
+def test_a_plane_is_the_same_whichever_others_are_asked_for():
+    embryo = embryo_that_expands()
+    for hour in (15.0, 60.0, embryo.life.onsets_h["tB"] + 1.0):
+        whole = embryo.stack(hour, SIZE_PX)
+        for wanted in ((0,), (45, -45), (-15, 0, 30)):
+            few = embryo.stack(hour, SIZE_PX, planes_um=wanted)
+            assert few.shape == (len(wanted), SIZE_PX, SIZE_PX)
+            for plane, um in zip(few, wanted, strict=True):
+                assert np.abs(plane.astype(int) - whole[PLANES_UM.index(um)].astype(int)).max() <= 1
+
+
+def test_a_plane_that_is_not_drawn_is_refused_by_name():
+    with pytest.raises(ValueError, match="-45"):
+        embryo_that_expands().stack(30.0, SIZE_PX, planes_um=(7,))
+
+
+def test_masks_of_a_blastocyst_are_whole_apart_and_where_it_is_drawn():
+    embryo = embryo_that_expands()
+    hour = embryo.life.onsets_h["tEB"] + 1.0
+    masks = embryo.masks(hour, SIZE_PX)
+    assert set(masks) == {"ICM", "TE", "ZP", "blastocoel"}
+    assert all(mask.shape == (SIZE_PX, SIZE_PX) and mask.dtype == bool and mask.any() for mask in masks.values())
+    assert sum(mask.astype(int) for mask in masks.values()).max() == 1
+    x_px, y_px, radius_px = embryo.truth_at(hour, SIZE_PX).embryo
+    rows, columns = np.nonzero(masks["ZP"] | masks["TE"] | masks["blastocoel"] | masks["ICM"])
+    assert np.hypot(rows.mean() - y_px, columns.mean() - x_px) < 2.0
+    assert abs(np.sqrt(len(rows) / np.pi) - radius_px) < 2.0
+
+
+def test_before_there_is_a_cavity_only_the_zona_is_marked():
+    masks = embryo_that_expands().masks(30.0, SIZE_PX)
+    assert masks["ZP"].any()
+    assert not any(masks[name].any() for name in ("ICM", "TE", "blastocoel"))
+
+
+@pytest.mark.parametrize("hour", [12.0, 40.0, 70.0])
+def test_the_truth_counts_the_cells_that_are_drawn_and_keeps_them_in_the_zona(hour: float):
+    embryo = embryo_that_expands()
+    truth = embryo.truth_at(hour, SIZE_PX)
+    assert len(truth.cells) == len(truth.depth_um) == embryo.life.cell_count_at(hour)
+    x_px, y_px, radius_px = truth.embryo
+    assert (np.hypot(truth.cells[:, 0] - x_px, truth.cells[:, 1] - y_px) + truth.cells[:, 2] < radius_px).all()
+    x_um, y_um = embryo.centre_um(hour)
+    assert (x_px, y_px) == pytest.approx(tuple((v / 280 + 0.5) * SIZE_PX - 0.5 for v in (x_um, y_um)))
+    well_x, well_y, well_radius = truth.well
+    assert np.hypot(well_x - x_px, well_y - y_px) + radius_px < 1.05 * well_radius
+
+
+def test_a_zona_thins_as_the_blastocyst_presses_it_outwards():
+    embryo = embryo_that_expands()
+    zona_px = [embryo.masks(h, 250)["ZP"].sum() for h in (30.0, embryo.life.onsets_h["tEB"] + 12.0)]
+    early, late = (embryo.truth_at(h, 250).embryo[2] for h in (30.0, embryo.life.onsets_h["tEB"] + 12.0))
+    assert late > early
+    assert zona_px[1] / late < 0.8 * zona_px[0] / early  # its thickness in the picture
+
+
+def test_what_hatches_lies_outside_of_the_zona_and_grows():
+    hatching = next(e for e in map(VirtualEmbryo, range(400)) if "tHB" in e.life.onsets_h)
+    outside = []
+    for hours in (3.0, 10.0):
+        hour = hatching.life.hatching_h + hours
+        masks, (x_px, y_px, radius_px) = hatching.masks(hour, 250), hatching.truth_at(hour, 250).embryo
+        rows, columns = np.nonzero(masks["TE"] | masks["blastocoel"] | masks["ICM"])
+        outside.append(int((np.hypot(rows - y_px, columns - x_px) > radius_px).sum()))
+    assert 0 < outside[0] < outside[1]
+
+
 def test_an_embryo_changes_from_day_to_day_but_hardly_from_frame_to_frame():
     embryo = embryo_that_expands()
     onset_h = embryo.life.onsets_h

@@ -101,7 +101,7 @@ class Fragments:
         nests = rng.normal(0.0, 0.5, (int(rng.integers(1, 5)), 3))
         place = nests[rng.integers(0, len(nests), count)] + rng.normal(0.0, float(rng.uniform(0.12, 0.4)), (count, 3))
         self._place = place * np.minimum(1.0, 0.93 / (np.linalg.norm(place, axis=1) + 1e-6))[:, None]
-        self._radius_um = np.clip(np.exp(rng.normal(np.log(rng.uniform(2.8, 4.4)), 0.45, count)), 1.3, 11.0)
+        self._radius_um = np.clip(np.exp(rng.normal(np.log(rng.uniform(2.6, 6.0)), 0.45, count)), 1.3, 11.0)
         self._birth_h = first_h + rng.exponential(9.0, count)
         late = rng.random(count) < 0.25
         self._birth_h[late] = life.frozen_after_h + rng.uniform(4.0, 60.0, int(late.sum()))

@@ -6,6 +6,7 @@ It refuses to know who drew a picture and where it came from.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -31,7 +32,7 @@ def _detail(gray: Gray, sigma_um: float) -> npt.NDArray[np.float32]:
 
 
 def embryo_centre_px(gray: Gray) -> tuple[int, int]:
-    """Row and column around which the fine detail of a frame gathers; what is ring or outside of the well is left out."""
+    """Row and column around which the fine detail of a frame gathers; ring and outside are left out."""
     small = cv2.resize(gray, (125, 125), interpolation=cv2.INTER_AREA)
     energy = np.minimum(np.abs(_detail(np.asarray(small, np.uint8), 5.0)), 0.08)
     smooth = cv2.GaussianBlur(small, (0, 0), 2.0)
@@ -48,39 +49,48 @@ def embryo_centre_px(gray: Gray) -> tuple[int, int]:
     return round(float(row) * scale), round(float(column) * scale)
 
 
-def around_embryo(gray: Gray) -> Gray:
-    """The square of 2 * `_REACH_UM` around the embryo."""
-    side = gray.shape[0]
-    half = int(_REACH_UM * side / FIELD_UM)
-    row, column = (min(max(v, half), side - half) for v in embryo_centre_px(gray))
-    return np.asarray(gray[row - half : row + half, column - half : column + half])
+@dataclass(frozen=True)
+class Frame:
+    """A gray frame (H, W) and the row and column of its embryo."""
+
+    gray: Gray
+    centre_px: tuple[int, int]
+
+    def window(self, reach_um: float = _REACH_UM) -> tuple[slice, slice]:
+        """Rows and columns of the square of 2 * `reach_um` around the embryo, moved so that the frame holds it."""
+        side = self.gray.shape[0]
+        half = int(reach_um * side / FIELD_UM)
+        row, column = (min(max(v, half), side - half) for v in self.centre_px)
+        return slice(row - half, row + half), slice(column - half, column + half)
 
 
-def contrast_by_scale(gray: Gray) -> FloatArray:
+def contrast_by_scale(frame: Frame) -> FloatArray:
     """(len(SCALES_UM),) local contrast inside of the embryo, relative to its brightness."""
-    side = gray.shape[0]
-    half = int(_REACH_UM * side / FIELD_UM)
-    row, column = (min(max(v, half), side - half) for v in embryo_centre_px(gray))
-    window = (slice(row - half, row + half), slice(column - half, column + half))
-    return np.array([float(_detail(gray, sigma_um)[window].std()) for sigma_um in SCALES_UM])
+    return np.array([float(_detail(frame.gray, sigma_um)[frame.window()].std()) for sigma_um in SCALES_UM])
 
 
-def look(gray: Gray) -> dict[str, float]:
-    """Figures of one frame: mean and spread of the whole, mean and spread around the embryo, as gray values."""
-    inner = around_embryo(gray)
-    return {
-        "mean": float(gray.mean()),
-        "std": float(gray.std()),
-        "in": float(inner.mean()),
-        "in_std": float(inner.std()),
-    }
+def table(groups: Mapping[str, Sequence[Frame]]) -> str:
+    """Lines of text: gray of the frame and of the embryo, and contrast by scale, as p10, median and p90 of a group."""
+    lines = [
+        "p10 median p90     frame gray     embryo gray    spread         contrast x 1000 at "
+        + " ".join(map(str, SCALES_UM))
+    ]
+    for name, frames in groups.items():
+        if not frames:
+            continue
+        inner = [frame.gray[frame.window()] for frame in frames]
+        columns = [[f.gray.mean() for f in frames], [i.mean() for i in inner], [i.std() for i in inner]]
+        columns += list(1000 * np.array([contrast_by_scale(frame) for frame in frames]).T)
+        cells = ["/".join(f"{v:.0f}" for v in np.percentile(column, [10, 50, 90])) for column in columns]
+        lines.append(f"{name:18s} " + " ".join(f"{cell:>14s}" for cell in cells))
+    return "\n".join(lines)
 
 
-def sharpness_by_plane(planes: Sequence[Gray], tiles: int = 4) -> FloatArray:
-    """(tiles, tiles, P) share of each tile's fine detail per plane, around the embryo of the middle plane."""
+def sharpness_by_plane(planes: Sequence[Gray], centre_px: tuple[int, int], tiles: int = 4) -> FloatArray:
+    """(tiles, tiles, P) share of each tile's fine detail per plane, around the embryo."""
     side = planes[0].shape[0]
     half = int(0.9 * _REACH_UM * side / FIELD_UM) // tiles * tiles
-    row, column = (min(max(v, half), side - half) for v in embryo_centre_px(planes[len(planes) // 2]))
+    row, column = (min(max(v, half), side - half) for v in centre_px)
     window = (slice(row - half, row + half), slice(column - half, column + half))
     energy = []
     for plane in planes:
@@ -104,21 +114,21 @@ def _trace(panel: Gray, x: FloatArray, y: FloatArray, gray: int) -> None:
     cv2.polylines(panel, [np.round(points).astype(np.int32)], False, gray, 1, cv2.LINE_AA)
 
 
-def chart(drawn: Mapping[str, Sequence[Gray]], real: Mapping[str, Sequence[Gray]]) -> Gray:
+def chart(drawn: Sequence[Frame], real: Sequence[Frame]) -> Gray:
     """Histograms of gray around the embryo, and contrast by scale; one thin curve a picture, real ones darker."""
     gray_panel = _panel("gray around the embryo, 0 to 255", ("virtual", "real"))
     scale_panel = _panel("local contrast by scale, .6 to 16 um, 0 to .25", ("virtual", "real"))
-    for group, shade in ((real, 130), (drawn, 255)):
-        for one in [gray for pictures in group.values() for gray in pictures]:
-            counts = np.histogram(around_embryo(one), bins=32, range=(0, 256))[0].astype(np.float64)
+    for frames, shade in ((real, 130), (drawn, 255)):
+        for frame in frames:
+            counts = np.histogram(frame.gray[frame.window()], bins=32, range=(0, 256))[0].astype(np.float64)
             _trace(gray_panel, np.linspace(0, 1, 32), counts / counts.sum() / 0.4, shade)
-            contrast = contrast_by_scale(one)
+            contrast = contrast_by_scale(frame)
             _trace(scale_panel, np.linspace(0, 1, len(contrast)), contrast / 0.25, shade)
     return np.asarray(np.hstack([gray_panel, scale_panel]), dtype=np.uint8)
 
 
-def focus_chart(drawn: Sequence[Sequence[Gray]], real: Sequence[Sequence[Gray]]) -> Gray:
-    """How often a plane is a tile's sharpest, and the share of detail per plane of each tile."""
+def focus_chart(drawn: Sequence[FloatArray], real: Sequence[FloatArray]) -> Gray:
+    """How often a plane is a tile's sharpest, and the share of detail per plane of each (`sharpness_by_plane`)."""
     best, shares = (_panel(title, ("virtual", "real")) for title in (
         "share of tiles that are sharpest in a plane, -45 to +45 um, 0 to .6",
         "detail of each tile by plane, 0 to .35",
@@ -127,7 +137,7 @@ def focus_chart(drawn: Sequence[Sequence[Gray]], real: Sequence[Sequence[Gray]])
     for group, shade in ((real, 130), (drawn, 255)):
         if not group:
             continue
-        tiles = np.concatenate([sharpness_by_plane(planes).reshape(-1, len(PLANES_UM)) for planes in group])
+        tiles = np.concatenate([shares_of_one.reshape(-1, len(PLANES_UM)) for shares_of_one in group])
         won = np.bincount(tiles.argmax(1), minlength=len(PLANES_UM)) / len(tiles)
         _trace(best, x, won / 0.6, shade)
         for tile in tiles[:: max(len(tiles) // 40, 1)]:

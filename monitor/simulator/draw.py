@@ -49,7 +49,7 @@ class VirtualEmbryo:
         self._light = Light.sample(seed)
         rng = np.random.default_rng((seed, 0xD4A3))
         self._rest = float(rng.uniform(0, 2 * np.pi)), float(np.sqrt(rng.random()))
-        self._focus_um = float(rng.normal(-5.0, 8.0))
+        self._focus_um = float(rng.normal(-7.0, 8.0))
         self._sway = rng.uniform(0, 2 * np.pi, 8)
         self._turns_h = np.sort(rng.uniform(0.0, 160.0, int(rng.integers(0, 6))))
         self._turns = rng.normal(0.0, 0.5, 8)
@@ -139,7 +139,7 @@ class VirtualEmbryo:
         x_um = self._light.well_x_um + share * room_um * np.cos(angle) + sway_um[0]
         y_um = self._light.well_y_um + share * room_um * np.sin(angle) + sway_um[1]
         if pose.hatch.share > 0:  # what leaves the zona pushes the zona away
-            out = np.array(pose.hatch.centre_um) * 0.5 * pose.hatch.share
+            out = pose.hatch.outside * 0.6 * pose.hatch.share
             x_um, y_um = x_um - out[0], y_um - out[1]
         return float(x_um), float(y_um)
 
@@ -157,7 +157,7 @@ class VirtualEmbryo:
         side_px = size_px + _SLACK_PX
         kernel = optics.directional_kernel(self._light, 1.0)
         layers = []
-        for fine_um, coarse_um in ((0.3, 3.0), (1.0, 4.0)):
+        for fine_um, coarse_um in ((0.5, 3.0), (1.1, 4.5)):
             layer = optics.speckle(rng, side_px, fine_um / um_per_px, coarse_um / um_per_px)
             slope = np.asarray(cv2.filter2D(layer, cv2.CV_32F, kernel), np.float32)
             layer = slope / _F(max(float(slope.std()), 1e-6)) + _F(0.45) * layer
@@ -180,7 +180,8 @@ class VirtualEmbryo:
         down, across = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
         shape = self._texture[3:, down, across]
         a, b = np.sin(hpi_h / 4.0 + self._sway[2]), np.cos(hpi_h / 5.3 + self._sway[3])
-        bend_um = self._bend_um * (0.2 if len(pose.cells) == 1 else 1.0) * (1.0 - 0.45 * pose.sheet)
+        few = float(np.interp(len(pose.cells), [1, 2, 4, 7], [0.2, 0.5, 0.75, 1.0]))  # one cell is a ball, many are not
+        bend_um = self._bend_um * few * (1.0 - 0.45 * pose.sheet)
         x = axis[None, across] - _F(x_um) + _F(bend_um * (1 + 0.3 * a)) * shape[0]
         y = axis[down, None] - _F(y_um) + _F(bend_um * (1 + 0.3 * b)) * shape[1]
         return down, across, paint.Canvas(x, y, um_per_px, self._focus_at(hpi_h, pose))
@@ -203,15 +204,17 @@ class VirtualEmbryo:
             canvas.path[b] += canvas.grain[b] * (_F(rough) * coarse)
         equator = canvas.bin_of(0.0)
         canvas.used[equator] = True
-        canvas.path[equator] += zona * (_F(1.2) + _F(0.15) * coarse)
+        canvas.path[equator] += zona * (_F(1.4) + _F(0.15) * coarse)
+        inner_um = cv2.magnitude(canvas.x, canvas.y) - _F(pose.zona_inner_um)
+        canvas.line[equator] += _F(0.16 * canvas.line_gain) * canvas.bell(inner_um) * np.minimum(2 * zona, 1)
         planes = optics.relief_planes(canvas.path, canvas.line, canvas.used, light, um_per_px, wanted)
         strength = light.grain * (1 + 0.5 * pose.compaction + 0.4 * pose.decay)
         shade = 1 - _F(light.shade + 0.14 * pose.decay) * np.minimum(mass, 1) - _F(light.zona) * zona
         for plane, b in zip(planes, wanted, strict=True):
-            down, across = (int(v) for v in (shift + (17 * b, 29 * b)) % _SLACK_PX)
+            down, across = int(shift[0] + 17 * b) % _SLACK_PX, int(shift[1] + 29 * b) % _SLACK_PX
             fine, soft = self._texture[:2, down : down + h, across : across + w]
             near = canvas.grain[b]
-            plane += _F(strength) * (near * fine + _F(0.4) * (mass - near) * soft)
+            plane += _F(strength) * (near * (_F(0.58) * fine) + (_F(0.42) * mass + _F(0.1) * near) * soft)
             focus = 1.0 if abs(b - equator) <= 1 else 0.5
             plane += zona * (_F(0.55 * focus * light.grain) * self._texture[0, :h, :w]) + shade
         return np.asarray(np.clip(planes, 0.04, 3.0), dtype=np.float32)

@@ -15,7 +15,7 @@ _LEAST_SHEET = 0.1  # before there is that much trophectoderm nobody would mark 
 
 
 def masks_of(canvas: Canvas, pose: Pose) -> Masks:
-    """ "ICM", "TE", "ZP", "blastocoel" (h, w) bool, of which no two overlap; drawn with the canvas's bent coordinates."""
+    """Masks (h, w) bool by name, of which no two overlap, in the canvas's bent coordinates, as the body is drawn."""
     away = cv2.magnitude(canvas.x, canvas.y)
     zona = (away < pose.zona_outer_um) & (away >= pose.zona_inner_um)
     angle, half = pose.zona_gap
@@ -24,10 +24,9 @@ def masks_of(canvas: Canvas, pose: Pose) -> Masks:
     nothing = np.zeros(away.shape, bool)
     if pose.sheet < _LEAST_SHEET:
         return {"ICM": nothing, "TE": nothing.copy(), "ZP": zona, "blastocoel": nothing.copy()}
-    depth = canvas.inward_um((slice(None), slice(None)), 0.0, 0.0, pose.radius_um)
-    if pose.hatch.share > 0:
-        out = canvas.inward_um((slice(None), slice(None)), *pose.hatch.centre_um, pose.hatch.outside_um)
-        depth = np.maximum(depth, out)
+    depth = np.full(away.shape, -99, np.float32)
+    for x_um, y_um, r_um in pose.hatch.places():
+        depth = np.maximum(depth, canvas.inward_um((slice(None), slice(None)), x_um, y_um, r_um))
     body, mass = depth > 0, _inner_mass(canvas, pose)
     mass &= body
     rim = body & (depth < pose.sheet_um) & ~mass

@@ -19,7 +19,7 @@ PLANES_UM = (-45, -30, -15, 0, 15, 30, 45)
 BINS_UM = (-60, *PLANES_UM, 60)  # what lies higher or lower than all planes is never quite sharp
 FIELD_UM = 280.0  # side of the square frame: 0.56 um a pixel at 500 pixels
 
-_STEP_BLUR_UM = 1.25  # softening from one bin to the next; steps add up as squares
+_STEP_BLUR_UM = (1.5, 2.1, 2.5)  # softening in the first step from a bin, the second, all later; they add as squares
 _F = np.float32
 
 
@@ -74,7 +74,7 @@ class Light:
     def sample(cls, seed: int) -> Light:
         """Wide enough to hold EmbryoScope pictures of three clinics: dim to bright, ring lit from above or below."""
         rng = np.random.default_rng((seed, 0x0971C5))
-        gray = float(rng.uniform(0.25, 0.58))
+        gray = float(rng.uniform(0.2, 0.62))
         above = rng.random() < 0.62
         return cls(
             well_x_um=float(rng.normal(0.0, 6.0)),
@@ -87,15 +87,15 @@ class Light:
             outside=float(rng.uniform(0.3, 0.75)),
             fringes=float(rng.uniform(0.03, 0.14)),
             side=float((-np.pi / 2 if above else np.pi / 2) + rng.normal(0.15, 0.3)),
-            relief=float(np.exp(rng.normal(np.log(0.42), 0.3))),
-            line=float(rng.uniform(0.3, 0.75)),
+            relief=float(np.exp(rng.normal(np.log(0.48), 0.25))),
+            line=float(rng.uniform(0.4, 0.9)),
             halo=float(rng.uniform(0.01, 0.032)),
-            grain=float(np.exp(rng.normal(np.log(0.11), 0.35))),
-            shade=float(rng.uniform(0.0, 0.16)),
-            zona=float(rng.uniform(0.06, 0.22)),
+            grain=float(np.exp(rng.normal(np.log(0.125), 0.3))),
+            shade=float(rng.uniform(0.02, 0.24)),
+            zona=float(rng.uniform(0.08, 0.26)),
             soft_um=float(rng.uniform(0.25, 0.75)),
             flat=float(rng.uniform(0.35, 0.9)),
-            noise=float(rng.uniform(0.004, 0.012)),
+            noise=float(rng.uniform(0.003, 0.008)),
             flicker=float(rng.uniform(0.003, 0.02)),
             fringe_um=float(rng.uniform(3.5, 8.0)),
         )
@@ -127,11 +127,11 @@ def relief_planes(
         sharp[b] = relief - dark
         from_above[b] = relief - _F(0.8) * dark - lens
         from_below[b] = relief + _F(0.4) * dark + lens
-    sigma_px = _STEP_BLUR_UM / um_per_px
+    sigmas_px = [sigma_um / um_per_px for sigma_um in _STEP_BLUR_UM]
     blank = np.zeros(path.shape[1:], np.float32)
     planes = {b: (blank.copy() if (own := sharp[b]) is None else own) for b in wanted}
-    _cascade(planes, from_above, range(1, max(wanted) + 1), sigma_px)
-    _cascade(planes, from_below, range(len(path) - 2, min(wanted) - 1, -1), sigma_px)
+    _cascade(planes, from_above, range(1, max(wanted) + 1), sigmas_px)
+    _cascade(planes, from_below, range(len(path) - 2, min(wanted) - 1, -1), sigmas_px)
     stacked = np.stack([planes[b] for b in wanted])
     for plane in stacked:
         plane -= _F(light.flat) * _box(plane, 26.0 / um_per_px)  # flat interiors: no plasticine
@@ -139,18 +139,22 @@ def relief_planes(
     return np.asarray(bright + _F(0.8) * np.tanh(np.minimum(stacked, 0) * _F(1 / 0.8)), dtype=np.float32)
 
 
-def _cascade(planes: dict[int, Image], seen: list[Image | None], order: range, sigma_px: float) -> None:
-    """Adds to each plane what it sees of all bins on one side: one blur a step, not one per pair of plane and bin."""
-    carried: Image | None = None
+def _cascade(planes: dict[int, Image], seen: list[Image | None], order: range, sigmas_px: list[float]) -> None:
+    """Adds to each plane what it sees of all bins on one side: three blurs a step, not one for each pair."""
+    first: Image | None = None
+    second: Image | None = None
+    far: Image | None = None
     for i in order:
+        if second is not None:
+            far = second if far is None else far + second
+        far = None if far is None else soften(far, sigmas_px[2])
+        second = None if first is None else soften(first, sigmas_px[1])
         new = seen[i - order.step]
-        if new is not None:
-            carried = new if carried is None else carried + new
-        if carried is None:
-            continue
-        carried = soften(carried, sigma_px)
+        first = None if new is None else soften(new, sigmas_px[0])
         if i in planes:
-            planes[i] = planes[i] + carried
+            for carried in (first, second, far):
+                if carried is not None:
+                    planes[i] = planes[i] + carried
 
 
 def _box(image: Image, width_px: float) -> Image:

@@ -17,7 +17,7 @@ _BIN_UM = float(BINS_UM[1] - BINS_UM[0])
 _LINE_UM = 1.1  # half width of a membrane
 _EDGE_UM = 2.8  # within this a cell rises to its height: a steep edge and a flat interior
 _DOME_UM = 17.0  # and within this its soft shoulder
-_AXIAL = 0.68  # a step of the stage is a longer step within the medium, and embryos lie a little flat
+_AXIAL = 0.52  # a step of the stage is a longer step within the medium, and embryos lie a little flat
 _HIGHEST = len(BINS_UM) - 1
 
 
@@ -125,7 +125,8 @@ def _paint_layer(canvas: Canvas, depth: int, lobes: npt.NDArray[np.float64]) -> 
         np.copyto(outline[at], _F(lobe[7]), where=higher)
         np.copyto(grain[at], _F(lobe[8]), where=higher)
         layer = path[at]
-        np.maximum(layer, surface(inward, float(lobe[6]), float(min(lobe[3], lobe[4]))), out=layer)
+        round_ = 0.42 if lobe[3] == lobe[4] or lobe[4] > 15.0 else 0.7
+        np.maximum(layer, surface(inward, float(lobe[6]), float(min(lobe[3], lobe[4])), round_), out=layer)
     touching = canvas.bell((top - second) * _F(0.8)) * (second > 0)
     edge = canvas.bell(top)
     canvas.line[depth] += _F(canvas.line_gain) * outline * np.maximum(edge, _F(0.8) * touching)
@@ -152,17 +153,13 @@ def paint_shell(canvas: Canvas, pose: Pose) -> None:
     """The membrane around a blastocyst: one dark line at its widest, inside and outside of the zona."""
     if pose.sheet <= 0:
         return
-    places = [(0.0, 0.0, pose.radius_um)]
-    if pose.hatch.share > 0:
-        places.append((*pose.hatch.centre_um, pose.hatch.outside_um))
     depth = canvas.bin_of(0.0)
     canvas.used[depth] = True
     inward = np.full(canvas.x.shape, -99, np.float32)
-    for x_um, y_um, r_um in places:
-        if r_um > 1:
-            inward = np.maximum(inward, canvas.inward_um((slice(None), slice(None)), x_um, y_um, r_um))
+    for x_um, y_um, r_um in pose.hatch.places():
+        inward = np.maximum(inward, canvas.inward_um((slice(None), slice(None)), x_um, y_um, r_um))
     canvas.path[depth] += surface(inward, 2.5 * pose.sheet, 20.0, round_=0.0)
-    canvas.line[depth] += _F(0.9 * pose.sheet * canvas.line_gain) * canvas.bell(inward - _F(0.5))
+    canvas.line[depth] += _F(1.1 * pose.sheet * canvas.line_gain) * canvas.bell((inward - _F(0.8)) * _F(0.6))
     shape = _F(0.25 * pose.sheet) * canvas.coverage(inward)
     np.maximum(canvas.grain[depth], shape, out=canvas.grain[depth])
 

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monitor.simulator import curves
+from monitor.simulator.curves import Frame
 from monitor.simulator.draw import VirtualEmbryo
 from monitor.simulator.life import PHASES
 from monitor.simulator.optics import PLANES_UM
@@ -27,6 +28,7 @@ Gray = npt.NDArray[np.uint8]
 
 DRAWN_PX = 500
 _GAP_PX = 8
+_CLOSE_UM = 88.0
 _EACH = 6  # pictures of a phase on each half
 _TUNING = {  # the drawing is tuned on these; all others are kept for the report
     "stork": ("23765483", "27002081", "32176207", "32898300", "33996213"),
@@ -39,11 +41,19 @@ _LAST_PHASE_H = 12.0  # how long after the last onset a phase is still looked at
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A gray picture (H, W) and its caption."""
+class Shown(Frame):
+    """A frame and its caption."""
 
-    gray: Gray
     caption: str
+
+
+def _found(gray: Gray, caption: str) -> Shown:
+    return Shown(gray, curves.embryo_centre_px(gray), caption)
+
+
+def _centre_px(one: VirtualEmbryo, hpi_h: float) -> tuple[int, int]:
+    x_px, y_px, _ = one.truth_at(hpi_h, DRAWN_PX).embryo
+    return round(y_px), round(x_px)
 
 
 def read_gray(path: Path) -> Gray:
@@ -99,7 +109,7 @@ def real_of(data: Path, phase: str, report: bool) -> list[Shown]:
     stork = [(k, files[3]) for k, files in stork_stacks(data, report).items() if k.split()[1][0] == _STORK.get(phase)]
     sources = [s for s in (nantes_frames(data, phase, report), stagegen_frames(data, phase, report), stork) if s]
     picked = [one for s in sources for one in _spread(s, max(_EACH // len(sources), 1))]
-    return [Shown(read_gray(path), caption) for caption, path in picked[:_EACH]]
+    return [_found(read_gray(path), caption) for caption, path in picked[:_EACH]]
 
 
 @lru_cache(maxsize=64)
@@ -124,22 +134,14 @@ def virtual_of(phase: str, first_seed: int, count: int = _EACH) -> list[Shown]:
     while len(shown) < count and seed < first_seed + 300:
         hour = moment_h(embryo(seed), phase, (0.15 + 0.37 * seed) % 1.0)
         if hour is not None:
-            shown.append(Shown(embryo(seed).stack(hour, DRAWN_PX, planes_um=(0,))[0], f"seed {seed} {hour:.0f} h"))
+            gray = embryo(seed).stack(hour, DRAWN_PX, planes_um=(0,))[0]
+            shown.append(Shown(gray, _centre_px(embryo(seed), hour), f"seed {seed} {hour:.0f} h"))
         seed += 1
     return shown
 
 
-def _close_up(gray: Gray) -> Gray:
-    """The part around the embryo: where fine detail is, away from the ring and the frame's edge."""
-    side = gray.shape[0]
-    y, x = curves.embryo_centre_px(gray)
-    half = int(0.32 * side)
-    y, x = (min(max(v, half), side - half) for v in (y, x))
-    return np.asarray(gray[y - half : y + half, x - half : x + half])
-
-
 def _thumbnail(shown: Shown, side_px: int, close: bool) -> Gray:
-    gray = _close_up(shown.gray) if close else shown.gray
+    gray = shown.gray[shown.window(_CLOSE_UM)] if close else shown.gray
     way = cv2.INTER_AREA if gray.shape[0] > side_px else cv2.INTER_LINEAR
     tile = np.array(cv2.resize(gray, (side_px, side_px), interpolation=way))
     cv2.putText(tile, shown.caption, (3, side_px - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.32, 255, 1, cv2.LINE_AA)
@@ -173,7 +175,7 @@ def plane_sheet(data: Path, side_px: int, seed: int, report: bool) -> Gray:
     rows = []
     for i, (name, files) in enumerate(reals):
         phase = {"1": "tSB", "2": "tB"}.get(name.split()[1][0], "tEB") if name else ("tSB", "tB", "tEB")[i % 3]
-        right = [Shown(read_gray(p), f"{um} um") for p, um in zip(files, PLANES_UM, strict=False)]
+        right = [_found(read_gray(p), f"{um} um") for p, um in zip(files, PLANES_UM, strict=False)]
         rows.append(_row(name.split()[-1] if name else "", _stack_of(phase, seed + 11 * i), right, 7, side_px, False))
     return np.asarray(np.vstack(rows))
 
@@ -183,31 +185,50 @@ def _stack_of(phase: str, seed: int) -> list[Shown]:
     if hour is None:
         return _stack_of(phase, seed + 1)
     planes = embryo(seed).stack(hour, DRAWN_PX)
-    return [Shown(plane, f"{um} um") for plane, um in zip(planes, PLANES_UM, strict=True)]
+    return [
+        Shown(plane, _centre_px(embryo(seed), hour), f"{um} um") for plane, um in zip(planes, PLANES_UM, strict=True)
+    ]
 
 
-def speed_stacks_per_s(size_px: int, count: int) -> float:
-    """Stacks of 7 planes drawn a second by one thread, over hours 5 to 140 of one embryo."""
+def speed_stacks_per_s(size_px: int, count: int, planes_um: tuple[int, ...] = PLANES_UM) -> tuple[float, float]:
+    """Stacks drawn a second by one thread, over hours 5 to 140 of one embryo: by the clock, and by processor time."""
     one = VirtualEmbryo(3, arrest_share=0.0)
     one.stack(100.0, size_px)
-    started_s = time.perf_counter()
+    clock_s, processor_s = time.perf_counter(), time.process_time()
     for hour in np.linspace(5.0, 140.0, count):
-        one.stack(float(hour), size_px)
-    return count / (time.perf_counter() - started_s)
+        one.stack(float(hour), size_px, planes_um)
+    return count / (time.perf_counter() - clock_s), count / (time.process_time() - processor_s)
 
 
-def _pictures(data: Path, args: argparse.Namespace) -> Mapping[str, Gray]:
-    stacks = {name: [read_gray(p) for p in files] for name, files in stork_stacks(data, args.report).items()}
-    reals = {phase: [s.gray for s in real_of(data, phase, args.report)] for phase in PHASES}
-    drawn = {phase: [s.gray for s in virtual_of(phase, args.seed + 40)] for phase in PHASES[::2]}
-    virtual = [[s.gray for s in _stack_of("tEB" if i % 2 else "tB", args.seed + 13 * i)] for i in range(6)]
+def _print_speed() -> None:
+    cv2.setNumThreads(1)
+    for size_px, count in ((112, 60), (224, 40), (500, 15)):
+        for planes_um in (PLANES_UM, (0,)):
+            clock, processor = speed_stacks_per_s(size_px, count, planes_um)
+            name = f"{len(planes_um)} x {size_px} x {size_px}"
+            print(f"{name}: {clock:.1f} stacks/s on one thread by the clock, {processor:.1f} by processor time")
+
+
+def _sharpness(stack: list[Shown]) -> curves.FloatArray:
+    return curves.sharpness_by_plane([plane.gray for plane in stack], stack[len(stack) // 2].centre_px)
+
+
+def _pictures(data: Path, seed: int, report: bool) -> Mapping[str, Gray]:
+    """All sheets by name; what they measure is printed."""
+    stacks = [[_found(read_gray(p), name) for p in files] for name, files in stork_stacks(data, report).items()]
+    virtual = [_stack_of("tEB" if i % 2 else "tB", seed + 13 * i) for i in range(6)]
+    phases = ("tPNa", "t2", "t4", "t8", "tM", "tB", "tEB")
+    real = {phase: real_of(data, phase, report) for phase in phases}
+    drawn = {phase: virtual_of(phase, seed + 40) for phase in phases}
+    groups = {f"{name} {p}": frames[p] for p in phases for name, frames in (("virtual", drawn), ("real", real))}
+    print(curves.table(groups))
     return {
-        "phases": phase_sheet(data, PHASES, 120, False, args.seed, args.report),
-        "close_ups_early": phase_sheet(data, PHASES[:8], 200, True, args.seed, args.report),
-        "close_ups_late": phase_sheet(data, PHASES[8:], 200, True, args.seed, args.report),
-        "planes": plane_sheet(data, 120, args.seed, args.report),
-        "curves": curves.chart(drawn, reals),
-        "focus": curves.focus_chart(virtual, list(stacks.values())),
+        "phases": phase_sheet(data, PHASES, 120, False, seed, report),
+        "close_ups_early": phase_sheet(data, PHASES[:8], 200, True, seed, report),
+        "close_ups_late": phase_sheet(data, PHASES[8:], 200, True, seed, report),
+        "planes": plane_sheet(data, 120, seed, report),
+        "curves": curves.chart(*([one for group in half.values() for one in group] for half in (drawn, real))),
+        "focus": curves.focus_chart([_sharpness(s) for s in virtual], [_sharpness(s) for s in stacks]),
     }
 
 
@@ -220,9 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--speed", action="store_true", help="only measure how fast stacks are drawn, on one thread")
     args = parser.parse_args(argv)
     if args.speed:
-        cv2.setNumThreads(1)
-        for size_px, count in ((112, 60), (224, 40), (500, 15)):
-            print(f"7 x {size_px} x {size_px}: {speed_stacks_per_s(size_px, count):.1f} stacks/s on one thread")
+        _print_speed()
         return 0
     if args.out is None:
         parser.error("say where to write with --out DIR")
@@ -230,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if absent:
         print(f"no {', '.join(absent)} under {args.real}: that part of the real half stays black")
     args.out.mkdir(parents=True, exist_ok=True)
-    for name, picture in _pictures(args.real, args).items():
+    for name, picture in _pictures(args.real, args.seed, args.report).items():
         path = args.out / f"{name}.png"
         cv2.imwrite(str(path), picture)
         print(path)
