@@ -6,7 +6,6 @@ under `<out>/truth/`. It refuses to know who watches the directory.
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -180,9 +179,7 @@ class _Incubator:
             content = _stack_bytes(pages) if self.folders.stacked else _jpeg(pages[0])
             if set(file.planes_um) & set(one.cut_um):
                 content = content[: round(len(content) * one.cut_share)]
-            truth.put(self.out / file.path, content)
-            if self.folders.file_clock:
-                os.utime(self.out / file.path, (one.named_at.timestamp(), one.named_at.timestamp()))
+            truth.put(self.out / file.path, content, one.named_at if self.folders.file_clock else None)
 
     def put_masks(self, folder: Path) -> None:
         """Of each well that holds a blastocyst at some moment."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -96,11 +97,16 @@ def phase_rows(life: Life, schedule: Schedule) -> list[tuple[str, int, int]]:
     return rows
 
 
-def put(path: Path, content: bytes) -> None:
-    """A hidden name, then a rename in the same directory: no reader ever sees half a file under the final name."""
+def put(path: Path, content: bytes, changed_at: datetime | None = None) -> None:
+    """A hidden name, then a rename in the same directory: no reader ever sees half a file under the final name.
+
+    `changed_at`: the file's own time, now if not given.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     hidden = path.with_name(f".{path.name}.tmp")
     hidden.write_bytes(content)
+    if changed_at is not None:
+        os.utime(hidden, (changed_at.timestamp(), changed_at.timestamp()))
     hidden.replace(path)
 
 
