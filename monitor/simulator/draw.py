@@ -6,18 +6,34 @@ of day.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from monitor.simulator import optics, paint
+from monitor.simulator import optics, paint, well
 from monitor.simulator.body import Body, Pose
 from monitor.simulator.life import Life
-from monitor.simulator.optics import FIELD_UM, PLANES_UM, Image, Light
+from monitor.simulator.masks import Masks, masks_of
+from monitor.simulator.optics import BINS_UM, FIELD_UM, PLANES_UM, Image, Light
 
 _F = np.float32
-_REACH_UM = 108.0  # half of the square around the embryo that is drawn anew for each frame
-_MESH_PX = 128
+_SLACK_PX = 48  # textures are this much wider than a frame: each plane and each hour sees another part
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Where things are in a frame, in pixels: `embryo` x, y, radius of the zona's outside; `well` x, y, radius.
+
+    `cells` (N, 3): x, y, radius of each cell that is counted, of a blastocyst those of its inner cell mass;
+    `depth_um` (N,): their heights above the middle plane.
+    """
+
+    embryo: tuple[float, float, float]
+    well: tuple[float, float, float]
+    cells: npt.NDArray[np.float64]
+    depth_um: npt.NDArray[np.float64]
 
 
 class VirtualEmbryo:
@@ -32,37 +48,105 @@ class VirtualEmbryo:
         self._body = Body(self.life)
         self._light = Light.sample(seed)
         rng = np.random.default_rng((seed, 0xD4A3))
-        reach_um = 0.8 * max(self._light.well_radius_um - 84.0, 0.0)
-        turn, away_um = float(rng.uniform(0, 2 * np.pi)), reach_um * float(np.sqrt(rng.random()))
-        self._centre_um = (
-            self._light.well_x_um + away_um * float(np.cos(turn)),
-            self._light.well_y_um + away_um * float(np.sin(turn)),
-        )
-        self._focus_um = float(rng.normal(6.0, 8.0))
-        self._sway = rng.uniform(0, 2 * np.pi, 4)
-        self._mottle = float(rng.uniform(0.12, 0.55))
-        self._sheet: tuple[Image, npt.NDArray[np.float32]] | None = None  # drawn when first needed: costly
+        self._rest = float(rng.uniform(0, 2 * np.pi)), float(np.sqrt(rng.random()))
+        self._focus_um = float(rng.normal(-7.0, 8.0))
+        self._sway = rng.uniform(0, 2 * np.pi, 8)
+        self._turns_h = np.sort(rng.uniform(0.0, 160.0, int(rng.integers(0, 6))))
+        self._turns = rng.normal(0.0, 0.5, 8)
+        self._mottle = float(rng.uniform(0.0, 0.12))
+        self._bend_um = float(rng.uniform(0.9, 2.2))
         self._kept_size_px = 0
         self._well: Image = np.zeros((0, 0, 0), np.float32)
         self._texture: Image = np.zeros((0, 0, 0), np.float32)
 
-    def stack(self, hpi_h: float, size_px: int = 500) -> npt.NDArray[np.uint8]:
-        """Gray planes (P=7, H=size_px, W=size_px) uint8 at `hpi_h` hours post insemination, in order of `PLANES_UM`.
+    def stack(self, hpi_h: float, size_px: int = 500, planes_um: tuple[int, ...] = PLANES_UM) -> npt.NDArray[np.uint8]:
+        """Gray planes (P, H=size_px, W=size_px) uint8 at `hpi_h` hours post insemination, in the order of `planes_um`.
 
-        The field is 280 um wide whatever the size. The same arguments give the same bytes on one machine.
+        The field is 280 um wide whatever the size. The same arguments give the same bytes on one machine, and a plane
+        is the same whichever others are asked for. ValueError for a plane that is not one of `PLANES_UM`.
         """
+        if not planes_um or not set(planes_um) <= set(PLANES_UM):
+            raise ValueError(f"planes {planes_um} um: choose some of {PLANES_UM}")
         self._keep(size_px)
-        um_per_px = FIELD_UM / size_px
         rng = np.random.default_rng((self.seed, size_px, max(round(hpi_h * 3600), 0)))
-        pose = self._body.at(hpi_h)
-        rows, columns, canvas = self._canvas(hpi_h, size_px, bend=0.4 if len(pose.cells) == 1 else 1.0)
+        pose = self._pose(hpi_h)
+        rows, columns, canvas = self._canvas(hpi_h, size_px, pose)
         self._paint(canvas, pose)
-        factor = self._factor(canvas, pose, um_per_px)
-        lit: Image = self._well * _F(rng.normal(1.0, 0.006))
-        lit[:, rows, columns] *= factor
-        self._add_noise(lit, rng, size_px)
+        lit: Image = self._well[[PLANES_UM.index(um) for um in planes_um]]
+        lit *= _F(rng.normal(1.0, self._light.flicker))
+        shift = rng.integers(0, _SLACK_PX, 2)
+        lit[:, rows, columns] *= self._factor(canvas, pose, [BINS_UM.index(um) for um in planes_um], shift)
+        self._add_noise(lit, rng, size_px, planes_um)
         np.clip(lit * _F(255) + _F(0.5), 0, 255, out=lit)
         return lit.astype(np.uint8)
+
+    def empty(self, hpi_h: float, size_px: int = 500) -> npt.NDArray[np.uint8]:
+        """Gray planes (P=7, H, W) uint8 of the same well at the same hour, as if the embryo had never been put in."""
+        self._keep(size_px)
+        rng = np.random.default_rng((self.seed, size_px, max(round(hpi_h * 3600), 0), 0xE))
+        lit: Image = self._well * _F(rng.normal(1.0, self._light.flicker))
+        self._add_noise(lit, rng, size_px, PLANES_UM)
+        np.clip(lit * _F(255) + _F(0.5), 0, 255, out=lit)
+        return lit.astype(np.uint8)
+
+    def centre_um(self, hpi_h: float) -> tuple[float, float]:
+        """The embryo's centre (of the zona), right and down from the frame's middle."""
+        return self._centre_of(hpi_h, self._pose(hpi_h))
+
+    @property
+    def well_um(self) -> tuple[float, float, float]:
+        """The well's centre, right and down from the frame's middle, and its radius."""
+        return self._light.well_x_um, self._light.well_y_um, self._light.well_radius_um
+
+    def truth_at(self, hpi_h: float, size_px: int = 500) -> Truth:
+        """Where embryo, well and counted cells lie in a frame of `size_px`."""
+        scale, middle, pose = size_px / FIELD_UM, size_px / 2 - 0.5, self._pose(hpi_h)
+        x_um, y_um = self._centre_of(hpi_h, pose)
+        cells = np.column_stack([pose.cells[:, 0] + x_um, pose.cells[:, 1] + y_um, pose.cell_radii]) * scale
+        cells[:, :2] += middle
+        wx, wy, wr = self.well_um
+        return Truth(
+            embryo=(x_um * scale + middle, y_um * scale + middle, pose.zona_outer_um * scale),
+            well=(wx * scale + middle, wy * scale + middle, wr * scale),
+            cells=cells,
+            depth_um=pose.cells[:, 2] + self._focus_at(hpi_h, pose),
+        )
+
+    def masks(self, hpi_h: float, size_px: int = 500) -> Masks:
+        """Where a blastocyst's parts lie, as the public sets mark them: "ICM", "TE", "ZP", "blastocoel" (H, W) bool.
+
+        Before there is a cavity all but "ZP" are empty.
+        """
+        self._keep(size_px)
+        pose = self._pose(hpi_h)
+        rows, columns, canvas = self._canvas(hpi_h, size_px, pose)
+        whole = {}
+        for name, part in masks_of(canvas, pose).items():
+            whole[name] = np.zeros((size_px, size_px), bool)
+            whole[name][rows, columns] = part
+        return whole
+
+    def _pose(self, hpi_h: float) -> Pose:
+        turn = 0.12 * np.sin(2 * np.pi * hpi_h / 19.0 + self._sway[4])
+        turn += float(self._turns[: int((self._turns_h < hpi_h).sum())].sum())
+        return self._body.at(hpi_h).turned(float(turn))
+
+    def _centre_of(self, hpi_h: float, pose: Pose) -> tuple[float, float]:
+        """Where it lies: anywhere in the well that it fits, a little elsewhere each hour."""
+        room_um = max(self._light.well_radius_um - pose.zona_outer_um - 1.0, 0.0)
+        angle, share = self._rest
+        sway_um = 1.2 * np.sin(2 * np.pi * hpi_h / np.array([17.0, 23.0]) + self._sway[:2])
+        x_um = self._light.well_x_um + share * room_um * np.cos(angle) + sway_um[0]
+        y_um = self._light.well_y_um + share * room_um * np.sin(angle) + sway_um[1]
+        if pose.hatch.share > 0:  # what leaves the zona pushes the zona away
+            out = pose.hatch.outside * 0.6 * pose.hatch.share
+            x_um, y_um = x_um - out[0], y_um - out[1]
+        return float(x_um), float(y_um)
+
+    def _focus_at(self, hpi_h: float, pose: Pose) -> float:
+        """Height of the embryo's centre above the middle plane; the stage's focus drifts by a few um."""
+        drift_um = 2.5 * np.sin(2 * np.pi * hpi_h / 31.0 + self._sway[5])
+        return self._focus_um + pose.lift_um + float(drift_um)
 
     def _keep(self, size_px: int) -> None:
         """Draws what all frames of one size share: the well and the grain."""
@@ -70,101 +154,76 @@ class VirtualEmbryo:
             return
         um_per_px = FIELD_UM / size_px
         rng = np.random.default_rng((self.seed, 0x6A11))
-        side_px = int(2 * _REACH_UM / um_per_px) + 4
-        grain = optics.speckle(rng, side_px, 0.4 / um_per_px, 1.8 / um_per_px)
-        coarse = optics.speckle(rng, side_px, 1.5 / um_per_px, 5.0 / um_per_px)
-        warp = [optics.speckle(rng, side_px, 11.0 / um_per_px, 30.0 / um_per_px) for _ in range(2)]
-        grain = np.asarray(cv2.filter2D(grain, cv2.CV_32F, optics.directional_kernel(self._light, 1.0)), np.float32)
-        grain *= _F(min(1.0, (1.1 / um_per_px) ** 0.7) / max(float(grain.std()), 1e-6))
-        self._texture = np.stack([grain, coarse, *warp]).astype(np.float32)
-        self._well = optics.draw_well(self._light, size_px, self.seed)
+        side_px = size_px + _SLACK_PX
+        kernel = optics.directional_kernel(self._light, 1.0)
+        layers = []
+        for fine_um, coarse_um in ((0.5, 3.0), (1.1, 4.5)):
+            layer = optics.speckle(rng, side_px, fine_um / um_per_px, coarse_um / um_per_px)
+            slope = np.asarray(cv2.filter2D(layer, cv2.CV_32F, kernel), np.float32)
+            layer = slope / _F(max(float(slope.std()), 1e-6)) + _F(0.45) * layer
+            layers.append(layer * (_F(0.6) + _F(0.3) * np.abs(layer)))  # a few granules stand out
+        layers[0] *= _F(min(1.0, (1.0 / um_per_px) ** 0.7))
+        layers.append(optics.speckle(rng, side_px, 1.5 / um_per_px, 5.0 / um_per_px))
+        layers += [optics.speckle(rng, side_px, 11.0 / um_per_px, 30.0 / um_per_px) for _ in range(2)]
+        self._texture = np.stack(layers).astype(np.float32)
+        self._well = well.draw_well(self._light, size_px, self.seed)
+        well.bubbles(rng, self._light, size_px, self._well)
         self._kept_size_px = size_px
 
-    def _canvas(self, hpi_h: float, size_px: int, bend: float) -> tuple[slice, slice, paint.Canvas]:
+    def _canvas(self, hpi_h: float, size_px: int, pose: Pose) -> tuple[slice, slice, paint.Canvas]:
         """The part of the frame around the embryo, with coordinates bent a little so that no ball is a perfect one."""
         um_per_px = FIELD_UM / size_px
-        sway_um = 1.2 * np.sin(2 * np.pi * hpi_h / np.array([17.0, 23.0]) + self._sway[:2])
-        x_um, y_um = self._centre_um[0] + sway_um[0], self._centre_um[1] + sway_um[1]
+        x_um, y_um = self._centre_of(hpi_h, pose)
+        reach_um = pose.reach_um
         axis = (np.arange(size_px, dtype=np.float32) + _F(0.5)) * _F(um_per_px) - _F(FIELD_UM / 2)
-        rows, columns = ((np.abs(axis - _F(c)) < _REACH_UM).nonzero()[0] for c in (y_um, x_um))
+        rows, columns = ((np.abs(axis - _F(c)) < reach_um).nonzero()[0] for c in (y_um, x_um))
         down, across = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-        h, w = len(rows), len(columns)
-        shape = self._texture[2:, :h, :w] * _F(bend)
+        shape = self._texture[3:, down, across]
         a, b = np.sin(hpi_h / 4.0 + self._sway[2]), np.cos(hpi_h / 5.3 + self._sway[3])
-        bend_um = _F(1.2 + 0.5 * a)
-        x = axis[None, across] - _F(x_um) + bend_um * shape[0]
-        y = axis[down, None] - _F(y_um) + _F(1.2 + 0.5 * b) * shape[1]
-        return down, across, paint.Canvas(x, y, um_per_px, self._focus_um)
+        few = float(np.interp(len(pose.cells), [1, 2, 4, 7], [0.2, 0.5, 0.75, 1.0]))  # one cell is a ball, many are not
+        bend_um = self._bend_um * few * (1.0 - 0.45 * pose.sheet)
+        x = axis[None, across] - _F(x_um) + _F(bend_um * (1 + 0.3 * a)) * shape[0]
+        y = axis[down, None] - _F(y_um) + _F(bend_um * (1 + 0.3 * b)) * shape[1]
+        return down, across, paint.Canvas(x, y, um_per_px, self._focus_at(hpi_h, pose))
 
     def _paint(self, canvas: paint.Canvas, pose: Pose) -> None:
-        paint.paint_cells(canvas, pose)
-        paint.paint_nuclei(canvas, pose)
+        paint.paint_lobes(canvas, pose)
         for speck in pose.specks:
             paint.paint_speck(canvas, speck)
         paint.paint_compact(canvas, pose)
-        if pose.sheet > 0:
-            if self._sheet is None:
-                rng = np.random.default_rng((self.seed, 0x7E))
-                self._sheet = (_sample_mesh(rng), _sample_rim_um(rng))
-            paint.paint_blastocyst(canvas, pose, *self._sheet)
-        paint.paint_bulge(canvas, pose)
+        paint.paint_shell(canvas, pose)
 
-    def _factor(self, canvas: paint.Canvas, pose: Pose, um_per_px: float) -> Image:
-        """(P, h, w): what the embryo makes of the light of the empty well."""
+    def _factor(self, canvas: paint.Canvas, pose: Pose, wanted: list[int], shift: npt.NDArray[np.int64]) -> Image:
+        """(len(wanted), h, w): what the embryo makes of the light of the empty well."""
         h, w = canvas.x.shape
-        grain, coarse = self._texture[0, :h, :w], self._texture[1, :h, :w]
-        away = cv2.magnitude(canvas.x, canvas.y)
-        zona = 1 / (1 + cv2.exp((away - _F(pose.zona_outer_um)) * _F(0.6)))
-        zona *= 1 / (1 + cv2.exp((_F(pose.zona_inner_um) - away) * _F(0.9)))
-        rough = self._mottle * (0.5 + 0.7 * pose.compaction + 0.6 * pose.decay)
+        light, um_per_px = self._light, canvas.um_per_px
+        zona, coarse = paint.zona_mask(canvas, pose), self._texture[2, :h, :w]
+        mass = canvas.grain.max(0)
+        rough = self._mottle * (0.6 + 1.0 * pose.compaction * (1 - pose.sheet) - 0.2 * pose.sheet + 0.8 * pose.decay)
+        for b in (b for b in range(len(BINS_UM)) if canvas.used[b]):
+            canvas.path[b] += canvas.grain[b] * (_F(rough) * coarse)
         equator = canvas.bin_of(0.0)
-        canvas.path += canvas.grain * (_F(rough) * coarse)
-        canvas.path[equator] += _F(1.8) * zona + (_F(0.15) * zona) * coarse
-        planes = optics.relief_planes(canvas.path, canvas.line, self._light, um_per_px)
-        strength = self._light.grain * (1 + 0.5 * pose.compaction + 0.4 * pose.decay)
-        planes += canvas.grain * (_F(strength) * grain)
-        planes += zona * (_F(0.35 * self._light.grain) * grain)
-        shade = 1 - _F(0.04 + 0.16 * pose.decay) * canvas.mass - _F(0.16) * optics.soften(zona, 2.0 / um_per_px)
-        return np.asarray(np.clip(planes + shade, 0.05, 3.0), dtype=np.float32)
+        canvas.used[equator] = True
+        canvas.path[equator] += zona * (_F(1.4) + _F(0.15) * coarse)
+        inner_um = cv2.magnitude(canvas.x, canvas.y) - _F(pose.zona_inner_um)
+        canvas.line[equator] += _F(0.16 * canvas.line_gain) * canvas.bell(inner_um) * np.minimum(2 * zona, 1)
+        planes = optics.relief_planes(canvas.path, canvas.line, canvas.used, light, um_per_px, wanted)
+        strength = light.grain * (1 + 0.5 * pose.compaction + 0.4 * pose.decay)
+        shade = 1 - _F(light.shade + 0.14 * pose.decay) * np.minimum(mass, 1) - _F(light.zona) * zona
+        for plane, b in zip(planes, wanted, strict=True):
+            down, across = int(shift[0] + 17 * b) % _SLACK_PX, int(shift[1] + 29 * b) % _SLACK_PX
+            fine, soft = self._texture[:2, down : down + h, across : across + w]
+            near = canvas.grain[b]
+            plane += _F(strength) * (near * (_F(0.58) * fine) + (_F(0.42) * mass + _F(0.1) * near) * soft)
+            focus = 1.0 if abs(b - equator) <= 1 else 0.5
+            plane += zona * (_F(0.55 * focus * light.grain) * self._texture[0, :h, :w]) + shade
+        return np.asarray(np.clip(planes, 0.04, 3.0), dtype=np.float32)
 
-    def _add_noise(self, lit: Image, rng: np.random.Generator, size_px: int) -> None:
+    def _add_noise(self, lit: Image, rng: np.random.Generator, size_px: int, planes_um: tuple[int, ...]) -> None:
         """Sensor noise: one field a frame, shifted for each plane, because drawing seven costs more than it shows."""
         slack = 24
         field = rng.standard_normal((size_px + slack, size_px + slack), dtype=np.float32) * _F(self._light.noise)
-        for plane, (down, across) in zip(lit, rng.integers(0, slack, (len(PLANES_UM), 2)), strict=True):
+        offsets = rng.integers(0, slack, (len(PLANES_UM), 2))
+        for plane, um in zip(lit, planes_um, strict=True):
+            down, across = offsets[PLANES_UM.index(um)]
             plane += field[down : down + size_px, across : across + size_px]
-
-
-def _sample_mesh(rng: np.random.Generator) -> Image:
-    """(2, 2, M, M) float32: borders and bumps of the trophectoderm's cells, upper and lower half of a unit ball."""
-    axis = np.linspace(-1.03, 1.03, _MESH_PX, dtype=np.float32)
-    x, y = np.meshgrid(axis, axis)
-    z = np.sqrt(np.clip(1 - x * x - y * y, 0, 1))
-    halves = []
-    for _ in range(2):
-        seeds = rng.normal(size=(int(rng.integers(16, 30)), 3)).astype(np.float32)
-        seeds[:, 2] = np.abs(seeds[:, 2])
-        seeds /= np.linalg.norm(seeds, axis=1, keepdims=True)
-        for _ in range(6):  # spread them
-            gap = seeds[:, None] - seeds[None]
-            seeds += 0.05 * (gap / ((gap**2).sum(-1) + 0.05)[..., None] ** 1.5).sum(1) / len(seeds) * 6
-            seeds[:, 2] = np.abs(seeds[:, 2])
-            seeds /= np.linalg.norm(seeds, axis=1, keepdims=True)
-        nearness = (np.stack([x, y, z], axis=-1).reshape(-1, 3) @ seeds.T).reshape(*x.shape, -1)
-        best, runner_up = np.full(x.shape, -2, np.float32), np.full(x.shape, -2, np.float32)
-        for one in np.moveaxis(nearness, -1, 0):
-            runner_up = np.maximum(runner_up, np.minimum(best, one))
-            best = np.maximum(best, one)
-        inward, on_ball = best - runner_up, x * x + y * y < 0.97
-        bump = np.sqrt(np.clip(inward / 0.3, 0, 1)) * rng.uniform(0.3, 1.2, len(seeds))[nearness.argmax(-1)]
-        halves.append(np.stack([np.exp(-np.square(inward / 0.03)) * on_ball, bump * on_ball]).astype(np.float32))
-    return np.stack(halves)
-
-
-def _sample_rim_um(rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """(256,) float32: thickness by angle of the rim, one crescent per cell."""
-    turn = np.arange(256) * (2 * np.pi / 256)
-    middles = (np.arange(n := int(rng.integers(11, 18))) + rng.uniform(-0.3, 0.3, n)) * (2 * np.pi / n)
-    away = np.abs(np.angle(np.exp(1j * (turn[:, None] - middles[None])))).min(1) / (np.pi / n)
-    thick_um = rng.uniform(5.0, 9.5)
-    return np.asarray(2.2 + thick_um * np.sqrt(np.clip(1 - away**2, 0, 1)), dtype=np.float32)

@@ -1,7 +1,7 @@
-"""How a pose becomes light: the well around it, the focus of each plane, and relief from the gradient of optical path.
+"""How a pose becomes light: the focus of each plane, and relief from the gradient of optical path.
 
-Everything is laid into depth bins, one per plane; a plane then sees its own bin sharply and the others ever softer.
-It refuses to know what is drawn (cells, fragments) and when.
+Everything is laid into depth bins 15 um apart; a plane sees its own bin sharply and the others ever softer. It refuses
+to know what is drawn (cells, fragments) and when.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import numpy.typing as npt
 Image = npt.NDArray[np.float32]
 
 PLANES_UM = (-45, -30, -15, 0, 15, 30, 45)
+BINS_UM = (-60, *PLANES_UM, 60)  # what lies higher or lower than all planes is never quite sharp
 FIELD_UM = 280.0  # side of the square frame: 0.56 um a pixel at 500 pixels
 
-_STEP_BLUR_UM = 1.8  # softening from one plane to the next; steps add up as squares
+_STEP_BLUR_UM = (1.5, 2.1, 2.5)  # softening in the first step from a bin, the second, all later; they add as squares
 _F = np.float32
 
 
@@ -28,6 +29,11 @@ def soften(image: Image, sigma_px: float) -> Image:
         return image
     side = 2 * math.ceil(2.4 * sigma_px) + 1
     return np.asarray(cv2.GaussianBlur(image, (side, side), sigma_px), dtype=np.float32)
+
+
+def soft_step(x: Image) -> Image:
+    """0 for very negative `x`, 1 for very positive, about as steep as 1 in between."""
+    return np.asarray(_F(0.5) + _F(0.5) * np.tanh(x * _F(0.5)), dtype=np.float32)
 
 
 def speckle(rng: np.random.Generator, side_px: int, fine_px: float, coarse_px: float) -> Image:
@@ -46,59 +52,53 @@ class Light:
     well_y_um: float
     well_radius_um: float
     well_floor_um: float
+    wall_growth: float  # how much wider the bright ring gets per um above the floor
     gray: float
     ring_gray: float
+    outside: float  # brightness outside of the well, of the well's own
+    fringes: float
     side: float  # radians: direction of the bright side of the ring, and of the relief
     relief: float
     line: float
     halo: float
     grain: float
+    shade: float  # how much darker cells are than the well
+    zona: float
+    soft_um: float
+    flat: float  # share of the slow part of the relief that is taken away
     noise: float
+    flicker: float
     fringe_um: float
 
     @classmethod
     def sample(cls, seed: int) -> Light:
+        """Wide enough to hold EmbryoScope pictures of three clinics: dim to bright, ring lit from above or below."""
         rng = np.random.default_rng((seed, 0x0971C5))
-        gray = float(rng.uniform(0.22, 0.36))
+        gray = float(rng.uniform(0.2, 0.62))
+        above = rng.random() < 0.62
         return cls(
-            well_x_um=float(rng.normal(0.0, 7.0)),
-            well_y_um=float(rng.normal(-8.0, 7.0)),
-            well_radius_um=float(rng.uniform(113.0, 124.0)),
-            well_floor_um=float(rng.normal(-42.0, 6.0)),
+            well_x_um=float(rng.normal(0.0, 6.0)),
+            well_y_um=float(rng.normal(0.0, 6.0)),
+            well_radius_um=float(rng.uniform(112.0, 123.0)),
+            well_floor_um=float(rng.normal(-46.0, 6.0)),
+            wall_growth=float(rng.uniform(0.06, 0.2)),
             gray=gray,
-            ring_gray=gray * float(rng.uniform(1.5, 3.2)),
-            side=float(-np.pi / 2 + rng.normal(0.25, 0.3)),
-            relief=float(rng.uniform(0.5, 0.75)),
-            line=float(rng.uniform(0.2, 0.42)),
-            halo=float(rng.uniform(0.014, 0.028)),
-            grain=float(rng.uniform(0.11, 0.17)),
-            noise=float(rng.uniform(0.004, 0.009)),
-            fringe_um=float(rng.uniform(2.5, 5.0)),
+            ring_gray=float(rng.uniform(0.45, 1.0)),
+            outside=float(rng.uniform(0.3, 0.75)),
+            fringes=float(rng.uniform(0.03, 0.14)),
+            side=float((-np.pi / 2 if above else np.pi / 2) + rng.normal(0.15, 0.3)),
+            relief=float(np.exp(rng.normal(np.log(0.48), 0.25))),
+            line=float(rng.uniform(0.4, 0.9)),
+            halo=float(rng.uniform(0.01, 0.032)),
+            grain=float(np.exp(rng.normal(np.log(0.125), 0.3))),
+            shade=float(rng.uniform(0.02, 0.24)),
+            zona=float(rng.uniform(0.08, 0.26)),
+            soft_um=float(rng.uniform(0.25, 0.75)),
+            flat=float(rng.uniform(0.35, 0.9)),
+            noise=float(rng.uniform(0.003, 0.008)),
+            flicker=float(rng.uniform(0.003, 0.02)),
+            fringe_um=float(rng.uniform(3.5, 8.0)),
         )
-
-
-def draw_well(light: Light, size_px: int, seed: int) -> Image:
-    """(P=7, size_px, size_px) float32 in 0 to 1: the empty well, whose wall thickens as the focus rises."""
-    rng = np.random.default_rng((seed, 0x3E11))
-    um_per_px = FIELD_UM / size_px
-    axis = ((np.arange(size_px, dtype=np.float32) + _F(0.5)) * _F(um_per_px)) - _F(FIELD_UM / 2)
-    x, y = axis[None, :] - _F(light.well_x_um), axis[:, None] - _F(light.well_y_um)
-    away = np.sqrt(x * x + y * y) + _F(1e-3)
-    toward = (x * _F(np.cos(light.side)) + y * _F(np.sin(light.side))) / away
-    ripple = _F(0.5) * speckle(rng, size_px, 4.0 / um_per_px, 14.0 / um_per_px)
-    fringes = _F(1.0) + _F(0.14) * np.sin(away * _F(2 * np.pi / light.fringe_um) + ripple)
-    outside = _F(0.6 * light.gray) * np.clip(_F(0.32) + _F(0.75) * toward, 0, 1) ** 2 * fringes
-    slope = _F(1) + _F(float(rng.normal(0, 4e-4))) * x + _F(float(rng.normal(0, 4e-4))) * y
-    bright = np.clip(_F(0.18) + _F(0.85) * toward, 0.05, 1)
-    planes = np.empty((len(PLANES_UM), size_px, size_px), np.float32)
-    for i, plane_um in enumerate(PLANES_UM):
-        height_um = max(plane_um - light.well_floor_um, 0.0)
-        wall_um = 2.2 + 0.085 * height_um
-        inside = _F(1) / (_F(1) + np.exp((away - _F(light.well_radius_um + 1.5)) / _F(1.2 + 0.03 * height_um)))
-        ring = np.exp(-(((away - _F(light.well_radius_um + 0.3 * wall_um)) / _F(wall_um)) ** 2)) * bright
-        level = _F(light.gray * (1 + 0.0012 * plane_um)) * slope
-        planes[i] = level * inside + outside * (1 - inside) + _F(light.ring_gray) * ring
-    return planes
 
 
 def directional_kernel(light: Light, um_per_px: float) -> Image:
@@ -107,39 +107,54 @@ def directional_kernel(light: Light, um_per_px: float) -> Image:
     return np.asarray(_F(np.cos(light.side)) * sobel + _F(np.sin(light.side)) * sobel.T, dtype=np.float32)
 
 
-def relief_planes(path: Image, line: Image, light: Light, um_per_px: float) -> Image:
-    """Relative brightness (P, h, w), about 0, of all planes.
+def relief_planes(
+    path: Image, line: Image, used: list[bool], light: Light, um_per_px: float, wanted: list[int]
+) -> Image:
+    """Relative brightness (len(wanted), h, w), about 0, of the planes asked for, as indices of bins.
 
-    `path` (P, h, w): optical path in um laid into depth bins; `line` (P, h, w): darkness of contours, about 0 to 1.
-    Out of focus a contour is dark seen from above and bright seen from below, as in real stacks.
+    `path` (B, h, w): optical path in um laid into depth bins; `line` (B, h, w): darkness of contours, about 0 to 1;
+    `used` (B,): bins that hold anything. Out of focus a contour is dark seen from above and bright seen from below,
+    and what is thick shines, as in real stacks.
     """
-    kernel = directional_kernel(light, um_per_px)
-    steps = len(path)
-    sigma_px = _STEP_BLUR_UM / um_per_px
-    sharp, from_above, from_below = [], [], []
-    for b in range(steps):
-        bin_path = soften(path[b], 0.55 / um_per_px)
-        relief = _F(light.relief) * cv2.filter2D(bin_path, cv2.CV_32F, kernel)
+    kernel = directional_kernel(light, um_per_px) * _F(light.relief)
+    sharp: list[Image | None] = [None] * len(path)
+    from_above, from_below = list(sharp), list(sharp)
+    for b in (b for b in range(len(path)) if used[b]):
+        bin_path = soften(path[b], light.soft_um / um_per_px)
+        relief = cv2.filter2D(bin_path, cv2.CV_32F, kernel)
         dark = _F(light.line) * line[b]
         lens = _F(light.halo) * (bin_path - _box(bin_path, 14.0 / um_per_px))
-        sharp.append(relief - dark)
-        from_above.append(relief - _F(0.8) * dark - lens)
-        from_below.append(relief + _F(0.5) * dark + lens)
-    planes = np.stack(sharp)
-    _cascade(planes, from_above, range(1, steps), sigma_px)
-    _cascade(planes, from_below, range(steps - 2, -1, -1), sigma_px)
-    for plane in planes:
-        plane -= _F(0.4) * _box(plane, 30.0 / um_per_px)  # flat interiors: no plasticine
-    bright = np.float32(1.2) * np.tanh(np.maximum(planes, 0) / _F(1.2))
-    return np.asarray(bright + _F(0.75) * np.tanh(np.minimum(planes, 0) / _F(0.75)), dtype=np.float32)
+        sharp[b] = relief - dark
+        from_above[b] = relief - _F(0.8) * dark - lens
+        from_below[b] = relief + _F(0.4) * dark + lens
+    sigmas_px = [sigma_um / um_per_px for sigma_um in _STEP_BLUR_UM]
+    blank = np.zeros(path.shape[1:], np.float32)
+    planes = {b: (blank.copy() if (own := sharp[b]) is None else own) for b in wanted}
+    _cascade(planes, from_above, range(1, max(wanted) + 1), sigmas_px)
+    _cascade(planes, from_below, range(len(path) - 2, min(wanted) - 1, -1), sigmas_px)
+    stacked = np.stack([planes[b] for b in wanted])
+    for plane in stacked:
+        plane -= _F(light.flat) * _box(plane, 26.0 / um_per_px)  # flat interiors: no plasticine
+    bright = _F(1.3) * np.tanh(np.maximum(stacked, 0) * _F(1 / 1.3))
+    return np.asarray(bright + _F(0.8) * np.tanh(np.minimum(stacked, 0) * _F(1 / 0.8)), dtype=np.float32)
 
 
-def _cascade(planes: Image, seen: list[Image], order: range, sigma_px: float) -> None:
-    """Adds to each plane what it sees of all bins on one side: 6 blurs instead of one per pair of plane and bin."""
-    carried = np.zeros_like(seen[0])
+def _cascade(planes: dict[int, Image], seen: list[Image | None], order: range, sigmas_px: list[float]) -> None:
+    """Adds to each plane what it sees of all bins on one side: three blurs a step, not one for each pair."""
+    first: Image | None = None
+    second: Image | None = None
+    far: Image | None = None
     for i in order:
-        carried = soften(carried + seen[i - order.step], sigma_px)
-        planes[i] += carried
+        if second is not None:
+            far = second if far is None else far + second
+        far = None if far is None else soften(far, sigmas_px[2])
+        second = None if first is None else soften(first, sigmas_px[1])
+        new = seen[i - order.step]
+        first = None if new is None else soften(new, sigmas_px[0])
+        if i in planes:
+            for carried in (first, second, far):
+                if carried is not None:
+                    planes[i] = planes[i] + carried
 
 
 def _box(image: Image, width_px: float) -> Image:

@@ -9,195 +9,168 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from monitor.simulator.body import FloatArray, Pose
-from monitor.simulator.optics import PLANES_UM, Image
+from monitor.simulator.body import Pose
+from monitor.simulator.optics import BINS_UM, Image, soft_step
 
 _F = np.float32
-_BINS = len(PLANES_UM)
-_BIN_UM = float(PLANES_UM[1] - PLANES_UM[0])
+_BIN_UM = float(BINS_UM[1] - BINS_UM[0])
 _LINE_UM = 1.1  # half width of a membrane
+_EDGE_UM = 2.8  # within this a cell rises to its height: a steep edge and a flat interior
+_DOME_UM = 17.0  # and within this its soft shoulder
+_AXIAL = 0.52  # a step of the stage is a longer step within the medium, and embryos lie a little flat
+_HIGHEST = len(BINS_UM) - 1
 
 
 class Canvas:
-    """Depth bins (P, h, w) around the embryo's centre. Lengths in um; `x` (h, w), `y` (h, w) from the centre."""
+    """Depth bins (B, h, w) around the embryo's centre. Lengths in um; `x` (h, w), `y` (h, w) from the centre."""
 
     def __init__(self, x: Image, y: Image, um_per_px: float, focus_um: float) -> None:
         self.x, self.y, self.um_per_px, self.focus_um = x, y, um_per_px, focus_um
         self.left_um, self.top_um = float(x[0, 0]), float(y[0, 0])
         h, w = x.shape
-        self.path = np.zeros((_BINS, h, w), np.float32)
-        self.line = np.zeros((_BINS, h, w), np.float32)
-        self.grain = np.zeros((_BINS, h, w), np.float32)
-        self.mass = np.zeros((h, w), np.float32)
-        self.line_um = max(_LINE_UM, 0.55 * um_per_px)
+        self.path = np.zeros((len(BINS_UM), h, w), np.float32)
+        self.line = np.zeros((len(BINS_UM), h, w), np.float32)
+        self.grain = np.zeros((len(BINS_UM), h, w), np.float32)
+        self.used = [False] * len(BINS_UM)
+        self.line_um = max(_LINE_UM, 0.5 * um_per_px)
         self.line_gain = _LINE_UM / self.line_um  # a pixel wider than the membrane sees it paler
 
     def bin_of(self, z_um: float) -> int:
-        """Index of the plane nearest to `z_um` (from the embryo's centre)."""
-        return min(max(round((z_um + self.focus_um - PLANES_UM[0]) / _BIN_UM), 0), _BINS - 1)
+        """Index of the bin nearest to `z_um` (from the embryo's centre)."""
+        return min(max(round((_AXIAL * z_um + self.focus_um - BINS_UM[0]) / _BIN_UM), 0), _HIGHEST)
 
     def box(self, x_um: float, y_um: float, reach_um: float) -> tuple[slice, slice]:
         """Rows and columns that hold everything within `reach_um` of a point."""
         h, w = self.x.shape
-        reach_um += 2 * self.line_um + 3.0
-        first_x, last_x = x_um - self.left_um - reach_um, x_um - self.left_um + reach_um
-        first_y, last_y = y_um - self.top_um - reach_um, y_um - self.top_um + reach_um
+        reach_um += 2 * self.line_um + 5.0  # the picture is bent by a few um
         scale = 1 / self.um_per_px
-        return (
-            slice(max(int(first_y * scale), 0), min(max(int(last_y * scale) + 2, 0), h)),
-            slice(max(int(first_x * scale), 0), min(max(int(last_x * scale) + 2, 0), w)),
-        )
+        first_x, last_x = (x_um - self.left_um - reach_um) * scale, (x_um - self.left_um + reach_um) * scale
+        first_y, last_y = (y_um - self.top_um - reach_um) * scale, (y_um - self.top_um + reach_um) * scale
+        rows = slice(min(max(int(first_y), 0), h), min(max(int(last_y) + 2, 0), h))
+        return rows, slice(min(max(int(first_x), 0), w), min(max(int(last_x) + 2, 0), w))
 
     def inward_um(self, at: tuple[slice, slice], x_um: float, y_um: float, radius_um: float) -> Image:
         """How deep each pixel of a box lies inside of a circle; negative outside."""
         inward: Image = _F(radius_um) - cv2.magnitude(self.x[at] - _F(x_um), self.y[at] - _F(y_um))
         return inward
 
-    def contour(self, inward_um: Image) -> Image:
-        """1 on the edge, falling off within a membrane's width."""
-        bell: Image = cv2.exp(-np.square(inward_um * _F(1 / self.line_um)))
-        return np.asarray(bell * _F(self.line_gain), dtype=np.float32)
+    def inside_lobe_um(self, at: tuple[slice, slice], lobe: npt.NDArray[np.float64]) -> Image:
+        """How deep each pixel of a box lies inside of a lobe, about in um; negative outside."""
+        x_um, y_um, _, a, b, angle = (float(v) for v in lobe[:6])
+        if a == b:
+            return self.inward_um(at, x_um, y_um, a)
+        cos, sin = np.cos(angle), np.sin(angle)
+        x, y = self.x[at] - _F(x_um), self.y[at] - _F(y_um)
+        u, v = x * _F(cos / a) + y * _F(sin / a), y * _F(cos / b) - x * _F(sin / b)
+        away = cv2.magnitude(u, v)
+        steep = cv2.magnitude(u * _F(1 / a), v * _F(1 / b)) + _F(1e-4)
+        return np.asarray(np.minimum((1 - away) * away / steep, _F(min(a, b))), dtype=np.float32)
+
+    def bell(self, away_um: Image) -> Image:
+        """1 where `away_um` is 0, falling off within a membrane's width."""
+        return np.asarray(cv2.exp(-np.square(away_um * _F(1 / self.line_um))), dtype=np.float32)
+
+    def coverage(self, inward_um: Image) -> Image:
+        """Share of each pixel that lies inside."""
+        return np.asarray(np.clip(inward_um * _F(1 / self.um_per_px) + _F(0.5), 0, 1), dtype=np.float32)
 
 
-def dome(inward_um: Image, radius_um: Image | np.float32, flat: float = 0.7) -> Image:
-    """Optical path of a soft ball, relative to its radius: a steep edge and a flat interior."""
-    rest = np.square(1 - np.clip(inward_um / radius_um, 0, 1))
-    return np.asarray(_F(1 - flat) * np.sqrt(1 - rest) + _F(flat) * np.sqrt(1 - rest * rest * rest), dtype=np.float32)
+def surface(inward_um: Image, height_um: float, half_um: float, round_: float = 0.42) -> Image:
+    """Optical path of a soft body: `round_` of it is a dome, the rest a plateau with a steep edge."""
+    inside = np.maximum(inward_um, 0)
+    edge_um = min(_EDGE_UM, 0.5 * half_um)
+    plateau = 1 - cv2.exp(inside * _F(-1 / edge_um))
+    t = np.minimum(inside * _F(1 / min(half_um, _DOME_UM)), 1)
+    return np.asarray(_F(height_um * (1 - round_)) * plateau + _F(height_um * round_) * (t * (2 - t)), dtype=np.float32)
 
 
-def paint_speck(canvas: Canvas, speck: FloatArray, grain: float = 1.3) -> None:
-    """One small ball: (6,) x, y, z, radius in um, path gain, outline."""
-    x_um, y_um, z_um, radius_um, gain, outline = (float(v) for v in speck)
-    b, at = canvas.bin_of(z_um), canvas.box(x_um, y_um, radius_um)
-    inward = canvas.inward_um(at, x_um, y_um, radius_um)
-    if inward.size == 0:
+def paint_speck(canvas: Canvas, speck: npt.NDArray[np.float64]) -> None:
+    """One small lobe (9,), added to what lies there: both outlines stay."""
+    x_um, y_um, z_um, a, b, _, height, outline, grain = (float(v) for v in speck)
+    at = canvas.box(x_um, y_um, max(a, b))
+    if at[0].start >= at[0].stop or at[1].start >= at[1].stop:
         return
-    canvas.path[b][at] += _F(gain * radius_um) * dome(inward, _F(radius_um))
-    canvas.line[b][at] += _F(outline) * canvas.contour(inward)
-    if gain > 0.3:
-        shape = np.clip(inward * _F(1 / canvas.um_per_px) + _F(0.5), 0, 1)
-        canvas.grain[b][at] = np.maximum(canvas.grain[b][at], _F(grain) * shape)
-        canvas.mass[at] = np.maximum(canvas.mass[at], shape)
+    depth = canvas.bin_of(z_um)
+    canvas.used[depth] = True
+    inward = canvas.inside_lobe_um(at, speck)
+    canvas.path[depth][at] += surface(inward, height, min(a, b))
+    canvas.line[depth][at] += _F(outline * canvas.line_gain) * canvas.bell(inward)
+    if grain > 0.2:
+        layer = canvas.grain[depth][at]
+        np.maximum(layer, _F(grain) * canvas.coverage(inward), out=layer)
 
 
-def paint_cells(canvas: Canvas, pose: Pose) -> None:
-    """All cells, bin by bin: within a bin neighbours meet in one thin line, across bins both outlines stay."""
-    bins = [canvas.bin_of(float(z)) for z in pose.cells[:, 2]]
-    gain = 1.0 - 0.25 * pose.compaction
-    outline = 1.0 - 0.15 * pose.compaction
-    for b in sorted(set(bins)):
-        _paint_layer(canvas, b, [i for i, own in enumerate(bins) if own == b], pose, gain, outline)
+def paint_lobes(canvas: Canvas, pose: Pose) -> None:
+    """All lobes, bin by bin: within a bin neighbours meet in one thin line, across bins both outlines stay."""
+    bins = np.array([canvas.bin_of(float(z)) for z in pose.lobes[:, 2]], dtype=int)
+    for depth in np.unique(bins):
+        _paint_layer(canvas, int(depth), pose.lobes[bins == depth])
 
 
-def _paint_layer(canvas: Canvas, b: int, members: list[int], pose: Pose, gain: float, outline: float) -> None:
+def _paint_layer(canvas: Canvas, depth: int, lobes: npt.NDArray[np.float64]) -> None:
     h, w = canvas.x.shape
     top, second = np.full((h, w), -99, np.float32), np.full((h, w), -99, np.float32)
-    radius, strength = np.ones((h, w), np.float32), np.zeros((h, w), np.float32)
-    for i in members:
-        x_um, y_um, r_um = float(pose.cells[i, 0]), float(pose.cells[i, 1]), float(pose.cell_radii[i])
-        at = canvas.box(x_um, y_um, r_um)
-        inward = canvas.inward_um(at, x_um, y_um, r_um)
-        higher = inward > top[at]
-        second[at] = np.maximum(second[at], np.minimum(top[at], inward))
-        np.copyto(top[at], inward, where=higher)
-        np.copyto(radius[at], _F(r_um), where=higher)
-        np.copyto(strength[at], _F(pose.cell_strength[i]), where=higher)
-    touching = canvas.contour((top - second) * _F(0.8)) * (second > 0)
-    shape = np.clip(top * _F(1 / canvas.um_per_px) + _F(0.5), 0, 1)
-    height = dome(top, radius) * np.minimum(radius, 26) * (1 - _F(0.3) * touching)
-    canvas.path[b] += _F(gain) * strength * height
-    canvas.line[b] += _F(outline) * strength * (_F(0.75) * canvas.contour(top) + _F(0.7) * touching)
-    for near, share in ((b - 1, 0.5), (b, 1.0), (b + 1, 0.7)):  # a cell is thicker than one bin
-        if 0 <= near < _BINS:
-            np.maximum(canvas.grain[near], _F(share) * shape * strength, out=canvas.grain[near])
-    np.maximum(canvas.mass, shape * strength, out=canvas.mass)
-
-
-def paint_nuclei(canvas: Canvas, pose: Pose) -> None:
-    """Pronuclei with their rows of nucleoli, later one faint nucleus in about every other cell."""
-    for k, (x_um, y_um, z_um, r_um) in enumerate(pose.pronuclei):
-        paint_speck(canvas, np.array([x_um, y_um, z_um, r_um, -0.28, 0.55]))
-        for j in range(5):
-            turn = 2.4 * j + k
-            place = (x_um + 0.5 * r_um * np.cos(turn), y_um + 0.45 * r_um * np.sin(turn), z_um)
-            paint_speck(canvas, np.array([*place, 1.5, 0.9, 0.3]))
-    if len(pose.cells) < 2 or pose.nuclei_strength < 0.1:
-        return
-    for i in range(0, min(len(pose.cells), 10), 2):
-        r_um = float(pose.cell_radii[i]) * 0.3
-        faint = pose.nuclei_strength
-        paint_speck(canvas, np.array([*pose.cells[i], r_um, -0.22 * faint, 0.3 * faint]))
+    outline, grain = np.zeros((h, w), np.float32), np.zeros((h, w), np.float32)
+    path = canvas.path[depth]
+    canvas.used[depth] = True
+    for lobe in lobes:
+        at = canvas.box(float(lobe[0]), float(lobe[1]), float(max(lobe[3], lobe[4])))
+        inward = canvas.inside_lobe_um(at, lobe)
+        if inward.size == 0:
+            continue
+        highest = top[at]
+        higher = inward > highest
+        second[at] = np.maximum(second[at], np.minimum(highest, inward))
+        np.copyto(highest, inward, where=higher)
+        np.copyto(outline[at], _F(lobe[7]), where=higher)
+        np.copyto(grain[at], _F(lobe[8]), where=higher)
+        layer = path[at]
+        round_ = 0.42 if lobe[3] == lobe[4] or lobe[4] > 15.0 else 0.7
+        np.maximum(layer, surface(inward, float(lobe[6]), float(min(lobe[3], lobe[4])), round_), out=layer)
+    touching = canvas.bell((top - second) * _F(0.8)) * (second > 0)
+    edge = canvas.bell(top)
+    canvas.line[depth] += _F(canvas.line_gain) * outline * np.maximum(edge, _F(0.8) * touching)
+    shape = canvas.coverage(top) * grain
+    reach = min(round(float(np.median(lobes[:, 4])) * _AXIAL / _BIN_UM), 2)
+    for near in range(max(depth - reach, 0), min(depth + reach, _HIGHEST) + 1):  # a big cell is thicker than a bin
+        np.maximum(canvas.grain[near], shape, out=canvas.grain[near])
 
 
 def paint_compact(canvas: Canvas, pose: Pose) -> None:
     """The common surface that cells of a morula merge into."""
-    if pose.compaction < 0.05 or pose.sheet > 0.95:
-        return
     share = pose.compaction * (1 - pose.sheet)
+    if share < 0.05:
+        return
     everywhere = (slice(None), slice(None))
-    inward = canvas.inward_um(everywhere, 0.0, 0.0, pose.body_radius_um * 0.97)
-    b = canvas.bin_of(0.0)
-    canvas.path[b] += _F(14.0 * share) * dome(inward, _F(pose.body_radius_um), flat=1.0)
-    canvas.line[b] += _F(0.45 * share) * canvas.contour(inward)
+    inward = canvas.inward_um(everywhere, 0.0, 0.0, pose.radius_um * 0.97)
+    depth = canvas.bin_of(0.0)
+    canvas.used[depth] = True
+    canvas.path[depth] += surface(inward, 5.0 * share, pose.radius_um)
+    canvas.line[depth] += _F(0.25 * share * canvas.line_gain) * canvas.bell(inward)
 
 
-def paint_blastocyst(canvas: Canvas, pose: Pose, mesh: Image, rim_um: npt.NDArray[np.float32]) -> None:
-    """Cavity, trophectoderm rim and its sheet of cells seen from above and below.
-
-    `mesh` (2, 2, M, M): borders (1 on a border) and bumps (0 to 1) of the cells on the upper and lower half of a unit
-    ball; `rim_um` (256,): thickness of the rim by angle.
-    """
+def paint_shell(canvas: Canvas, pose: Pose) -> None:
+    """The membrane around a blastocyst: one dark line at its widest, inside and outside of the zona."""
     if pose.sheet <= 0:
         return
-    everywhere = (slice(None), slice(None))
-    equator, share = canvas.bin_of(0.0), pose.sheet
-    inward = canvas.inward_um(everywhere, 0.0, 0.0, pose.body_radius_um)
-    angle = cv2.phase(canvas.x, canvas.y)
-    thickness = rim_um[np.minimum((angle * _F(256 / (2 * np.pi))).astype(np.int32), 255)] * _F(0.5 + 0.5 * share)
-    inside = np.clip(inward * _F(1 / canvas.um_per_px) + _F(0.5), 0, 1)
-    bump = np.sqrt(np.clip(1 - np.square(2 * inward / thickness - 1), 0, 1))
-    canvas.path[equator] += _F(share) * (_F(11.0) * bump + _F(8.0) * dome(inward, _F(pose.body_radius_um), flat=1.0))
-    canvas.line[equator] += _F(share) * (
-        canvas.contour(inward) + _F(0.45) * canvas.contour(inward - thickness) * inside
-    )
-    canvas.grain[equator] = np.maximum(canvas.grain[equator], _F(0.6 * share) * inside)
-    canvas.mass[:] = np.maximum(canvas.mass, _F(0.7 * share) * inside)
-    depth_um = 0.5 * pose.body_radius_um
-    for half, z_um in ((mesh[0], depth_um), (mesh[1], -depth_um)):
-        _paint_sheet(canvas, half, canvas.bin_of(z_um), pose.body_radius_um, share)
-    _paint_cavity(canvas, pose)
+    depth = canvas.bin_of(0.0)
+    canvas.used[depth] = True
+    inward = np.full(canvas.x.shape, -99, np.float32)
+    for x_um, y_um, r_um in pose.hatch.places():
+        inward = np.maximum(inward, canvas.inward_um((slice(None), slice(None)), x_um, y_um, r_um))
+    canvas.path[depth] += surface(inward, 2.5 * pose.sheet, 20.0, round_=0.0)
+    canvas.line[depth] += _F(1.1 * pose.sheet * canvas.line_gain) * canvas.bell((inward - _F(0.8)) * _F(0.6))
+    shape = _F(0.25 * pose.sheet) * canvas.coverage(inward)
+    np.maximum(canvas.grain[depth], shape, out=canvas.grain[depth])
 
 
-def _paint_sheet(canvas: Canvas, half: Image, b: int, radius_um: float, share: float) -> None:
-    side_px = half.shape[-1]
-    scale, middle = _F(side_px / (2 * radius_um)), _F(side_px / 2 - 0.5)
-    across, down = canvas.x * scale + middle, canvas.y * scale + middle
-    border, bump = (cv2.remap(layer, across, down, cv2.INTER_LINEAR) for layer in half)
-    canvas.path[b] += _F(11.0 * share) * bump - _F(3.0 * share) * border
-    canvas.line[b] += _F(0.4 * share * canvas.line_gain) * border
-
-
-def _paint_cavity(canvas: Canvas, pose: Pose) -> None:
-    """A cavity is thinner than cells: it takes away path and grain, and has its own rim while it is small."""
-    x_um, y_um, z_um, r_um = pose.cavity
-    if r_um <= 1:
-        return
-    at = canvas.box(x_um, y_um, r_um)
-    inward = canvas.inward_um(at, x_um, y_um, r_um)
-    clear = _F(1) / (_F(1) + cv2.exp(inward * _F(-0.35)))
-    equator = canvas.bin_of(z_um)
-    for b in range(max(equator - 1, 0), min(equator + 2, _BINS)):
-        canvas.grain[b][at] *= 1 - _F(0.7) * clear
-    canvas.path[equator][at] -= _F(9.0) * dome(inward, _F(r_um), flat=1.0)
-    canvas.line[equator][at] += _F(0.5 * (1 - 0.6 * pose.sheet)) * canvas.contour(inward)
-
-
-def paint_bulge(canvas: Canvas, pose: Pose) -> None:
-    """The part that has left the zona."""
-    x_um, y_um, r_um = pose.bulge
-    if r_um <= 0:
-        return
-    paint_speck(canvas, np.array([x_um, y_um, 0.0, r_um, 0.4, 0.9]), grain=0.7)
-    for k in range(6):
-        place = (x_um + 0.7 * r_um * np.cos(1.05 * k), y_um + 0.7 * r_um * np.sin(1.05 * k), 8.0)
-        paint_speck(canvas, np.array([*place, 0.4 * r_um, 0.4, 0.5]))
+def zona_mask(canvas: Canvas, pose: Pose) -> Image:
+    """(h, w) 0 to 1: the zona's ring, soft outside, with the gap through which the embryo leaves."""
+    away = cv2.magnitude(canvas.x, canvas.y)
+    ring = soft_step((_F(pose.zona_outer_um) - away) * _F(0.55))
+    ring *= soft_step((away - _F(pose.zona_inner_um)) * _F(1.2))
+    angle, half = pose.zona_gap
+    if half > 0:
+        toward = (canvas.x * _F(np.cos(angle)) + canvas.y * _F(np.sin(angle))) / (away + _F(1e-3))
+        ring *= soft_step((_F(np.cos(half)) - toward) * _F(60.0))
+    return ring
