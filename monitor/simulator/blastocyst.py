@@ -139,7 +139,13 @@ class Shell:
         height = (10.0 + 3.0 * self._tight) * there
         outline = self._icm_outline * there * (1 - 0.3 * self._tight)
         parts.append(balls(mass[:, :3], mass[:, 3], height, outline, 1.9 * there))
-        return np.vstack([*parts, self._loose_in(hatch, grown, there)])
+        parts.append(self._loose_in(hatch, grown, there))
+        return np.vstack(parts)
+
+    def nuclei(self, lobes: FloatArray, there: float) -> FloatArray:
+        """(K, 9) specks: a nucleus in about half of the cells of the sheet, given `lobes` as drawn."""
+        cells = lobes[: len(self._ray)][self._thick < 1.05]
+        return balls(cells[:, :3], np.minimum(0.8 * cells[:, 4], 4.2), -1.8 * there, 0.45 * there, 0.2)
 
     def _loose_in(self, hatch: Hatch, grown: float, there: float) -> FloatArray:
         """(K, 9) strands and folds across the cavity of the larger ball, and balls that lie loose in it."""

@@ -85,7 +85,7 @@ class Body:
         self.life = life
         self._zygote_radius_um = float(rng.uniform(48.0, 54.0))
         self._zona_inner_um = self._zygote_radius_um + float(rng.uniform(4.5, 12.0))
-        self._zona_um = float(rng.uniform(13.0, 20.0))
+        self._zona_um = float(rng.uniform(12.0, 18.5))
         self._widest_um = float(np.clip(np.exp(rng.normal(np.log(79.0), 0.13)), 66.0, 108.0))
         self._lineage = Lineage(rng, life, self._zona_inner_um - 1.5, self._zygote_radius_um)
         self._drift = rng.uniform(0.0, 2 * np.pi, (CELLS_AT_MOST, 3))
@@ -157,7 +157,9 @@ class Body:
         lobes = balls(cells, radii, self._height_um * (1 - there), (1 - there) * self._outline(compaction), 1.0 - there)
         _press(lobes)
         if there > 0:
-            lobes = np.vstack([lobes[: len(lobes) * (there < 1)], self._shell.lobes(grown, hatch, there)])
+            shell = self._shell.lobes(grown, hatch, there)
+            specks = np.vstack([specks, self._shell.nuclei(shell, there)])
+            lobes = np.vstack([lobes[: len(lobes) * (there < 1)], shell])
         mass = self._shell.icm_at(grown, hatch) if progress > 0 else np.zeros((0, 4))
         if progress >= 0.3:
             cells, radii = mass[:, :3], mass[:, 3]

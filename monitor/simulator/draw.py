@@ -49,7 +49,7 @@ class VirtualEmbryo:
         self._light = Light.sample(seed)
         rng = np.random.default_rng((seed, 0xD4A3))
         self._rest = float(rng.uniform(0, 2 * np.pi)), float(np.sqrt(rng.random()))
-        self._focus_um = float(rng.normal(-7.0, 8.0))
+        self._focus_um = float(rng.normal(-6.0, 6.0))
         self._sway = rng.uniform(0, 2 * np.pi, 8)
         self._turns_h = np.sort(rng.uniform(0.0, 160.0, int(rng.integers(0, 6))))
         self._turns = rng.normal(0.0, 0.5, 8)
@@ -190,6 +190,8 @@ class VirtualEmbryo:
         light, um_per_px = self._light, canvas.um_per_px
         zona, coarse = paint.zona_mask(canvas, pose), self._texture[2, :h, :w]
         mass = canvas.grain.max(0)
+        inside = optics.soft_step((_F(pose.zona_outer_um) - cv2.magnitude(canvas.x, canvas.y)) * _F(0.55))
+        veil = _F(0.5) * (zona + inside)  # the space between cells and zona is darker than the well, too
         rough = self._mottle * (0.6 + 1.0 * pose.compaction * (1 - pose.sheet) - 0.2 * pose.sheet + 0.8 * pose.decay)
         for b in (b for b in range(len(BINS_UM)) if canvas.used[b]):
             canvas.path[b] += canvas.grain[b] * (_F(rough) * coarse)
@@ -200,14 +202,14 @@ class VirtualEmbryo:
         canvas.line[equator] += _F(0.16 * canvas.line_gain) * canvas.bell(inner_um) * np.minimum(2 * zona, 1)
         planes = optics.relief_planes(canvas.path, canvas.line, canvas.used, light, um_per_px, wanted)
         strength = light.grain * (1 + 0.5 * pose.compaction + 0.4 * pose.decay)
-        shade = 1 - _F(light.shade + 0.14 * pose.decay) * np.minimum(mass, 1) - _F(light.zona) * zona
+        shade = 1 - _F(light.shade + 0.14 * pose.decay) * np.minimum(mass, 1) - _F(light.zona) * veil
         for plane, b in zip(planes, wanted, strict=True):
             down, across = int(shift[0] + 17 * b) % _SLACK_PX, int(shift[1] + 29 * b) % _SLACK_PX
             fine, soft = self._texture[:2, down : down + h, across : across + w]
             near = canvas.grain[b]
-            plane += _F(strength) * (near * (_F(0.58) * fine) + (_F(0.42) * mass + _F(0.1) * near) * soft)
+            plane += _F(strength) * (near * (_F(0.5) * fine) + (_F(0.42) * mass + _F(0.1) * near) * soft)
             focus = 1.0 if abs(b - equator) <= 1 else 0.5
-            plane += zona * (_F(0.55 * focus * light.grain) * self._texture[0, :h, :w]) + shade
+            plane += zona * (_F(0.42 * focus * light.grain) * self._texture[0, :h, :w]) + shade
         return np.asarray(np.clip(planes, 0.04, 3.0), dtype=np.float32)
 
     def _add_noise(self, lit: Image, rng: np.random.Generator, size_px: int, planes_um: tuple[int, ...]) -> None:
