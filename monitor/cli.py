@@ -13,11 +13,13 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TypeAlias
 
 from monitor import __version__
+from monitor.arguments import more_than_0 as _more_than_0
+from monitor.arguments import positive as _positive
+from monitor.cli_simulate import add_simulate
 from monitor.errors import ConfigError, EngineError, PellucidError
 
 EX_CONFIG = 78
@@ -58,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_run_and_check(commands)
     _add_replay(commands)
-    _add_simulate(commands)
+    add_simulate(commands)
     _add_engines(commands)
     return parser
 
@@ -102,19 +104,6 @@ def _add_replay(commands: _Commands) -> None:
     command.set_defaults(command=_replay)
 
 
-def _add_simulate(commands: _Commands) -> None:
-    command = commands.add_parser("simulate", help="the virtual incubator: writes frames as a real one would")
-    command.add_argument("--out", type=Path, required=True)
-    command.add_argument("--embryos", type=_positive, default=6)
-    command.add_argument("--hours", type=_more_than_0, default=119.0)
-    command.add_argument("--every-min", type=_more_than_0, default=60.0)
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--size-px", type=_positive, default=500)
-    command.add_argument("--start", type=_time, help="time of the first frame (default: so that the last is now)")
-    command.add_argument("--speed", type=_more_than_0, help="virtual seconds a second (default: as fast as it goes)")
-    command.set_defaults(command=_simulate)
-
-
 def _add_engines(commands: _Commands) -> None:
     engines = commands.add_parser("engines", help="the models on this machine")
     what = engines.add_subparsers(required=True, metavar="WHAT")
@@ -131,32 +120,11 @@ def _add_engines(commands: _Commands) -> None:
         parser.set_defaults(command=command)
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return number
-
-
-def _more_than_0(text: str) -> float:
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError("more than 0")
-    return number
-
-
 def _planes(text: str) -> tuple[int, ...]:
     try:
         return tuple(sorted({int(part) for part in text.split(",")}))
     except ValueError as fault:
         raise argparse.ArgumentTypeError("planes are um with commas between, for example -45,0,45") from fault
-
-
-def _time(text: str) -> datetime:
-    moment = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
-    if moment.tzinfo is None:
-        raise argparse.ArgumentTypeError("a time needs its zone, for example 2026-01-31T06:10:00Z")
-    return moment
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -246,35 +214,6 @@ def _replay(arguments: argparse.Namespace) -> int:
         f"{summary.lines} readings in {arguments.out / 'readings.jsonl'} ({new}; {summary.put_aside} files put aside), "
         f"{summary.alerts} words about alerts in {arguments.out / 'alerts.jsonl'}"
     )
-    return 0
-
-
-def _simulate(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from monitor.simulator import simulate
-
-    now = datetime.now(timezone.utc).replace(second=0, microsecond=0)
-    start = arguments.start or now - (timedelta(hours=arguments.hours) if arguments.speed is None else timedelta())
-    console = Console(stderr=True)
-    try:
-        with Progress(console=console, disable=not console.is_terminal) as bar:
-            task = bar.add_task("frames", total=None)
-            written = simulate(
-                arguments.out,
-                start=start,
-                embryos=arguments.embryos,
-                hours=arguments.hours,
-                every_min=arguments.every_min,
-                seed=arguments.seed,
-                size_px=arguments.size_px,
-                speed=arguments.speed,
-                on_frame=lambda done, total: bar.update(task, completed=done, total=total),
-            )
-    except ValueError as fault:
-        raise ConfigError(str(fault)) from fault
-    print(f"{written} frames written below {arguments.out}; their truth below {arguments.out / 'truth'}")
     return 0
 
 

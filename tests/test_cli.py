@@ -175,3 +175,19 @@ def test_check_refuses_planes_that_no_model_judges(config: Path, capsys: pytest.
     config.write_text(config.read_text().replace('name = "inc1"', f'name = "inc1"\nplanes = {nine}'))
     assert main(["check", "--config", str(config)]) == 1
     assert "judges stacks of 1, 2, 3, 4, 5, 6, 7 planes" in capsys.readouterr().out
+
+
+def test_simulate_writes_faults_and_layouts_and_names_what_it_cannot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["simulate", "--out", str(tmp_path / "v"), "--embryos", "2", "--hours", "3", "--size-px", "48"]
+    assert main([*words, "--layout", "nantes", "--fault", "missing-planes=0.5:3", "--fault", "truncated=0.5"]) == 0
+    assert "8 frames written" in capsys.readouterr().out
+    records = json.loads((tmp_path / "v" / "truth" / "faults.json").read_text())
+    assert {record["fault"] for record in records} == {"missing-planes", "truncated"}
+    lost = sum(len(record["planes_um"]) for record in records if record["fault"] == "missing-planes")
+    assert len(list((tmp_path / "v").glob("embryo_dataset*/D1-*/*.jpeg"))) == 8 * 7 - lost
+    assert main([*words, "--fault", "rain"]) == 78
+    assert "fault 'rain' is not known: gap," in capsys.readouterr().err
+    assert main([*words, "--layout", "polaroid"]) == 78
+    assert "layout 'polaroid'" in capsys.readouterr().err

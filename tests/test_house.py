@@ -121,3 +121,16 @@ def test_the_example_configuration_is_one_that_runs() -> None:
 
     config = read_config(HOME / "deploy" / "pellucid.example.toml")
     assert (config.mqtt.port, config.incubator[0].layout) == (1883, "generic")
+
+
+def test_every_fault_and_option_of_simulate_stands_in_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
+    from monitor.cli import main
+    from monitor.simulator.faults import KINDS
+
+    section = CONTRACT.partition("## What `simulate` writes")[2].partition("\n## ")[0]
+    assert not [name for name in KINDS if f"`{name}`" not in section]
+    with pytest.raises(SystemExit):
+        main(["simulate", "--help"])
+    row = next(line for line in CONTRACT.splitlines() if line.startswith("| `pellucid simulate"))
+    options = set(re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.MULTILINE))
+    assert options and options <= set(re.findall(r"--[a-z-]+", row))

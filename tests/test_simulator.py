@@ -11,10 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from monitor.simulator import PHASES, PLANES_UM, Life, VirtualEmbryo, simulate
+from monitor.layouts import nantes_hours
+from monitor.simulator import PHASES, PLANES_UM, Life, VirtualEmbryo, simulate, stream
 
 START = datetime(2026, 1, 5, 9, 0, tzinfo=timezone.utc)
 SIZE_PX = 96
@@ -25,9 +24,12 @@ def life(seed: int) -> Life:
     return Life.sample(seed)
 
 
+EXPANDS = next(seed for seed in range(100) if life(seed).onsets_h.get("tEB", 999) < 112)
+
+
 @cache
 def embryo_that_expands() -> VirtualEmbryo:
-    return VirtualEmbryo(next(seed for seed in range(100) if "tEB" in life(seed).onsets_h))
+    return VirtualEmbryo(EXPANDS)
 
 
 def embryo_area(stack: np.ndarray, empty: np.ndarray) -> int:
@@ -175,53 +177,6 @@ def test_an_arrested_embryo_stops_dividing_and_then_decays():
     assert np.any(arrested.stack(last_h, SIZE_PX) != arrested.stack(last_h + 60.0, SIZE_PX))
 
 
-@given(st.integers(0, 2**32))
-def test_onsets_are_in_the_order_of_the_phases_and_strictly_later_each(seed: int):
-    drawn = Life.sample(seed)
-    phases = list(drawn.onsets_h)
-    assert phases == sorted(phases, key=PHASES.index)
-    assert all(before < after for before, after in pairwise(drawn.onsets_h.values()))
-    assert drawn.onsets_h["tPB2"] > 0
-
-
-@given(st.integers(0, 2**32), st.floats(0, 1))
-def test_the_outcome_agrees_with_the_onsets(seed: int, arrest_share: float):
-    drawn = Life.sample(seed, arrest_share)
-    assert drawn.reaches_blastocyst == ("tB" in drawn.onsets_h)
-    assert ("tHB" in drawn.onsets_h) <= ("tEB" in drawn.onsets_h) <= ("tB" in drawn.onsets_h)
-
-
-@given(st.integers(0, 2**32), st.floats(0, 160))
-def test_phase_and_cell_count_agree_at_any_hour(seed: int, hpi_h: float):
-    drawn = Life.sample(seed)
-    phase, cells = drawn.phase_at(hpi_h), drawn.cell_count_at(hpi_h)
-    expected = {None: 1, "tPB2": 1, "tPNa": 1, "tPNf": 1} | {f"t{n}": n for n in range(2, 9)}
-    fused = sum(start_h <= hpi_h < end_h for start_h, end_h in drawn.reverse_cleavage)
-    assert cells + fused == expected[phase] if phase in expected else cells + fused >= 9
-
-
-@pytest.mark.parametrize("share", [0.0, 0.36, 1.0])
-def test_the_share_of_arrest_follows_the_parameter(share: float):
-    arrested = np.mean([not Life.sample(seed, share).reaches_blastocyst for seed in range(500)])
-    assert abs(arrested - share) < 0.065
-
-
-def test_arresting_embryos_tend_to_be_slower_and_more_fragmented_with_overlap():
-    lives = [life(seed) for seed in range(500)]
-    stops = [x for x in lives if not x.reaches_blastocyst]
-    goes_on = [x for x in lives if x.reaches_blastocyst]
-    assert np.median([x.fragmentation_ratio for x in stops]) > np.median([x.fragmentation_ratio for x in goes_on])
-    slow, usual = ([x.onsets_h["t2"] for x in group if "t2" in x.onsets_h] for group in (stops, goes_on))
-    assert np.median(slow) > np.median(usual)
-    assert min(slow) < np.median(usual) < max(usual)
-
-
-def test_median_onsets_follow_the_public_videos():
-    lives = [life(seed) for seed in range(500)]
-    for phase, median_h, tolerance_h in (("t2", 24.4, 1.5), ("t8", 51.7, 4.0), ("tM", 83.9, 5.0), ("tB", 99.3, 5.0)):
-        assert abs(np.median([x.onsets_h[phase] for x in lives if phase in x.onsets_h]) - median_h) < tolerance_h
-
-
 def written(out: Path) -> list[Path]:
     return sorted(out.glob("D1/*/*.jpg"))
 
@@ -275,10 +230,47 @@ def test_all_wells_of_one_moment_come_before_the_next_moment(tmp_path: Path):
     assert files_then == [1, 1, 2, 2, 3, 3]
 
 
-def test_a_speed_is_kept_by_the_sleep_that_was_passed_in(tmp_path: Path):
-    slept: list[float] = []
-    small_run(tmp_path, speed=1800.0, sleep=slept.append)
-    assert slept == [2.0, 2.0]
+class Waiting:
+    """A clock that only sleeping and drawing move."""
+
+    def __init__(self, drawing_s: float = 0.0) -> None:
+        self.now_s, self.drawing_s = 100.0, drawing_s
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now_s += seconds
+
+    def draw(self, done: int, total: int) -> None:
+        self.now_s += self.drawing_s
+
+
+def test_a_speed_is_kept_by_waiting_until_each_moment_is_due(tmp_path: Path):
+    clock = Waiting()
+    small_run(tmp_path, speed=1800.0, sleep=clock.sleep, monotonic=lambda: clock.now_s)
+    assert sum(clock.slept) == pytest.approx(4.0)
+    assert max(clock.slept) <= 1.0  # a wait can be broken off
+
+
+def test_the_time_that_drawing_took_is_part_of_the_wait(tmp_path: Path):
+    clock = Waiting(drawing_s=0.75)
+    small_run(tmp_path, speed=1800.0, sleep=clock.sleep, monotonic=lambda: clock.now_s, on_frame=clock.draw)
+    assert sum(clock.slept) == pytest.approx(2 * (2.0 - 2 * 0.75))
+
+
+def test_frames_that_are_there_already_are_not_waited_for(tmp_path: Path):
+    small_run(tmp_path, hours=1.0)
+    clock = Waiting()
+    assert small_run(tmp_path, speed=1800.0, sleep=clock.sleep, monotonic=lambda: clock.now_s) == 2
+    assert clock.slept == []
+
+
+def test_a_wait_is_broken_off_when_asked_to_stop(tmp_path: Path):
+    clock = Waiting()
+    asked = small_run(
+        tmp_path, speed=1.0, sleep=clock.sleep, monotonic=lambda: clock.now_s, stop=lambda: clock.now_s > 105
+    )
+    assert asked == 2 and 5 < sum(clock.slept) < 7
 
 
 def test_truth_lies_beside_the_frames_and_fixes_the_hour_of_the_first_one(tmp_path: Path):
@@ -297,3 +289,105 @@ def test_truth_lies_beside_the_frames_and_fixes_the_hour_of_the_first_one(tmp_pa
 def test_a_start_without_time_zone_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="time zone"):
         small_run(tmp_path, start=datetime(2026, 1, 5, 9, 0))
+
+
+def rows_of(path: Path) -> list[list[str]]:
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_a_nantes_run_is_a_public_set_in_small(tmp_path: Path):
+    """Annotations and hours in the set's own files, where its loaders look for them."""
+    small_run(tmp_path, layout="nantes", hours=110.0, every_min=600.0, first_hpi_h=2.0, size_px=32, seed=EXPANDS)
+    assert len(list(tmp_path.glob("embryo_dataset*/D1-1/D2026.01.05_S*_I132_WELL1_RUN*.jpeg"))) == 12 * 7
+    phases = rows_of(tmp_path / "embryo_dataset_annotations" / "D1-1_phases.csv")
+    assert [row[0] for row in phases] == [p for p in PHASES if p in {row[0] for row in phases}]
+    drawn = life(EXPANDS)
+    for phase, first, last in phases:
+        for run in range(int(first), int(last) + 1):
+            assert drawn.phase_at(2.0 + 10.0 * (run - 1)) == phase
+    assert all(int(before[2]) + 1 == int(after[1]) for before, after in pairwise(phases))
+    assert int(phases[-1][2]) == 12
+    times = rows_of(tmp_path / "embryo_dataset_time_elapsed" / "D1-1_timeElapsed.csv")
+    assert times[:3] == [["frame_index", "time"], ["0", "0.0000"], ["1", "2.0000"]]
+    assert nantes_hours(tmp_path, "D1-1")[12] == 112.0
+    grades = rows_of(tmp_path / "embryo_dataset_grades.csv")
+    assert grades[0] == ["video_name", "TE", "ICM"]
+    assert grades[1] == ["D1-1", drawn.te_grade, drawn.icm_grade]
+    assert all(row[1:] == ["NA", "NA"] for row in grades[1:] if not life(EXPANDS + int(row[0][-1]) - 1).icm_grade)
+
+
+def test_other_layouts_keep_the_same_tables_under_truth(tmp_path: Path):
+    small_run(tmp_path, layout="embryoscope")
+    assert (tmp_path / "truth" / "embryo_dataset_annotations" / "D1-2_phases.csv").exists()
+    assert (tmp_path / "truth" / "embryo_dataset_time_elapsed" / "D1-2_timeElapsed.csv").exists()
+
+
+def test_each_frame_has_its_own_truth(tmp_path: Path):
+    small_run(tmp_path, hours=4.0, first_hpi_h=28.0, size_px=100, seed=EXPANDS, embryos=1)
+    frames = [json.loads((tmp_path / "truth" / "frames" / "D1-1" / f"RUN{n}.json").read_text()) for n in range(1, 6)]
+    drawn = life(EXPANDS)
+    for n, frame in enumerate(frames):
+        assert frame["captured_at"] == f"2026-01-05T{9 + n:02}:00:00Z"
+        assert (frame["run"], frame["hpi_h"], frame["look"]) == (n + 1, 28.0 + n, "embryo")
+        assert (frame["phase"], frame["cell_count"]) == (drawn.phase_at(28.0 + n), drawn.cell_count_at(28.0 + n))
+        assert (frame["reaches_blastocyst"], frame["expansion"], frame["arrested"]) == (True, 0, False)
+        x, y, radius = frame["embryo"]
+        assert 10 < x < 90 and 10 < y < 90 and 20 < radius < 40
+        assert len(frame["cells"]) == frame["cell_count"]
+        assert all(abs(cx - x) < radius and abs(cy - y) < radius for cx, cy, _, _ in frame["cells"])
+
+
+def test_masks_lie_on_the_picture_in_the_folders_of_the_public_set(tmp_path: Path):
+    small_run(tmp_path / "inc", hours=130.0, every_min=7800.0, size_px=100, embryos=1, seed=EXPANDS,
+              masks=tmp_path / "BlastsOnline")  # fmt: skip
+    folder = tmp_path / "BlastsOnline"
+    picture = cv2.imread(str(folder / "Images" / "D1-1 130h.BMP"), cv2.IMREAD_UNCHANGED)
+    masks = {
+        part: cv2.imread(str(folder / f"GT_{part}" / f"D1-1 130h {part}_Mask.bmp"), 0) for part in ("ICM", "TE", "ZP")
+    }
+    assert picture.shape == (100, 100)
+    for mask in masks.values():
+        assert mask.shape == (100, 100)
+        assert set(np.unique(mask)) == {0, 255}
+    assert not (masks["TE"] & masks["ICM"]).any() and not (masks["TE"] & masks["ZP"]).any()
+
+
+def test_masks_within_the_folder_of_the_frames_are_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="outside of"):
+        small_run(tmp_path, masks=tmp_path / "masks")
+
+
+def test_an_embryo_that_never_becomes_a_blastocyst_has_no_masks(tmp_path: Path):
+    small_run(tmp_path / "inc", hours=1.0, masks=tmp_path / "masks")
+    assert not (tmp_path / "masks").exists()
+
+
+def test_single_moment_holds_the_last_moment_only(tmp_path: Path):
+    assert small_run(tmp_path, layout="single-moment", hours=116.0, every_min=60.0) == 2
+    assert {p.parent.name for p in tmp_path.glob("*/*_F*.jpg")} == {"D1-1", "D1-2"}
+    assert [p.name for p in (tmp_path / "truth" / "frames" / "D1-1").iterdir()] == ["RUN117.json"]
+
+
+def test_a_stream_yields_stacks_with_their_truth_and_can_be_taken_up_again():
+    whole = list(stream([3, 4], [20.0, 60.0], size_px=48, planes_um=(-15, 0, 15)))
+    assert [(sample.truth.seed, sample.truth.hpi_h) for sample in whole] == [(3, 20.0), (3, 60.0), (4, 20.0), (4, 60.0)]
+    rest = next(stream([4], [60.0], size_px=48, planes_um=(-15, 0, 15)))
+    assert rest.stack.tobytes() == whole[-1].stack.tobytes() and rest.stack.shape == (3, 48, 48)
+    assert rest.truth.as_json() == whole[-1].truth.as_json()
+    assert whole[1].truth.phase == life(3).phase_at(60.0)
+
+
+def test_the_hours_of_a_stream_may_be_drawn_from_each_life():
+    onsets = [sample.truth for sample in stream(range(3), lambda one: [one.onsets_h["tPNf"]], size_px=32)]
+    assert [truth.phase for truth in onsets] == ["tPNf"] * 3
+    assert len({truth.hpi_h for truth in onsets}) == 3
+
+
+def test_a_stream_touches_no_disk(monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a file was opened")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
+    assert next(stream([0], [10.0], size_px=32)).stack.shape == (7, 32, 32)

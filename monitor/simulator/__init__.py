@@ -6,8 +6,10 @@ accuracy on real embryos.
 """
 
 from monitor.simulator.draw import VirtualEmbryo
+from monitor.simulator.faults import Fault
 from monitor.simulator.incubator import simulate
 from monitor.simulator.life import PHASES, Life
 from monitor.simulator.optics import PLANES_UM
+from monitor.simulator.samples import Sample, stream
 
-__all__ = ["PHASES", "PLANES_UM", "Life", "VirtualEmbryo", "simulate"]
+__all__ = ["PHASES", "PLANES_UM", "Fault", "Life", "Sample", "VirtualEmbryo", "simulate", "stream"]

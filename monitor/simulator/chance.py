@@ -16,12 +16,12 @@ _SCALE = 2.0**-53
 
 
 class Chance:
-    """One stream of draws. `seed` not negative; `stream` keeps the draws of different rooms apart."""
+    """One stream of draws. `seed` and `stream` not negative; the latter keeps the draws of different rooms apart."""
 
-    def __init__(self, seed: int, stream: int) -> None:
+    def __init__(self, seed: int, *stream: int) -> None:
         if seed < 0:
             raise ValueError(f"seed = {seed}: a seed is a whole number from 0 on")
-        self._bits = np.random.PCG64(np.random.SeedSequence((seed, stream)))
+        self._bits = np.random.PCG64(np.random.SeedSequence((seed, *stream)))
 
     def share(self) -> float:
         """Uniform in (0, 1), never one of its ends."""

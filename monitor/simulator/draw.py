@@ -80,6 +80,15 @@ class VirtualEmbryo:
         np.clip(lit * _F(255) + _F(0.5), 0, 255, out=lit)
         return lit.astype(np.uint8)
 
+    def empty(self, hpi_h: float, size_px: int = 500) -> npt.NDArray[np.uint8]:
+        """Gray planes (P=7, H, W) uint8 of the same well at the same hour, as if the embryo had never been put in."""
+        self._keep(size_px)
+        rng = np.random.default_rng((self.seed, size_px, max(round(hpi_h * 3600), 0), 0xE))
+        lit: Image = self._well * _F(rng.normal(1.0, self._light.flicker))
+        self._add_noise(lit, rng, size_px, PLANES_UM)
+        np.clip(lit * _F(255) + _F(0.5), 0, 255, out=lit)
+        return lit.astype(np.uint8)
+
     def centre_um(self, hpi_h: float) -> tuple[float, float]:
         """The embryo's centre (of the zona), right and down from the frame's middle."""
         return self._centre_of(hpi_h, self._pose(hpi_h))
