@@ -167,6 +167,7 @@ class Shell:
         thick_um = self.thickness_um * np.clip(self._thick[own], 0.5, 1.8) * (2.0 - 1.0 * grown)
         thick_um = np.minimum(thick_um, 0.9 * wide_um) * min(1.0, (62.0 / radius_um) ** 0.4)
         polar = ray @ self.pole
+        thick_um *= 1.0 - 0.5 * (1 - 0.6 * grown) * np.clip(0.3 - polar, 0.0, 1.0)  # stretched thin over the cavity
         rho = np.sqrt(np.maximum(1 - ray[:, 2] ** 2, 0.0))
         across = np.sqrt((wide_um * ray[:, 2]) ** 2 + (0.75 * thick_um * rho) ** 2)
         columns = np.zeros((count, 9))

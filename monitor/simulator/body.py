@@ -91,6 +91,9 @@ class Body:
         self._drift = rng.uniform(0.0, 2 * np.pi, (CELLS_AT_MOST, 3))
         self._drift_h = rng.uniform(5.0, 14.0, (CELLS_AT_MOST, 1))
         self._hatch_angle = float(rng.uniform(0, 2 * np.pi))
+        self._lump = np.array([*rng.uniform(0.82, 1.1, 2), rng.uniform(0.8, 1.0)])
+        self._lump_at_um = rng.normal(0.0, 3.0, 3)
+        self._excluded = int(rng.integers(1, 4)) if rng.random() < 0.35 else 0
         self._specks = Specks(rng, life, self._zona_inner_um, self._zona_um)
         self._height_um = float(rng.uniform(8.0, 14.0))
         self._lobed = float(rng.uniform(0.2, 0.9))  # how much of its cells' outlines a compact morula keeps
@@ -154,7 +157,8 @@ class Body:
         specks = self._specks.at(hpi_h, decay, progress, cells, radii)
         grown = ramp(progress, 0.1, 0.9) * (1.0 - 0.7 * self._collapse(hour))
         there = ramp(progress, 0.0, 0.3)
-        lobes = balls(cells, radii, self._height_um * (1 - there), (1 - there) * self._outline(compaction), 1.0 - there)
+        height_um = self._height_um * (1 - there) * (1 - 0.35 * compaction)
+        lobes = balls(cells, radii, height_um, (1 - there) * self._outline(compaction), 1.0 - there)
         _press(lobes)
         if there > 0:
             shell = self._shell.lobes(grown, hatch, there)
@@ -188,7 +192,14 @@ class Body:
     def _cells(self, hour: float, compaction: float, decay: float) -> tuple[FloatArray, FloatArray]:
         cells, radii = self._lineage.at(hour)
         cells = cells + 0.9 * np.sin(2 * np.pi * hour / self._drift_h[: len(cells)] + self._drift[: len(cells)])
-        cells, radii = cells * (1 - 0.16 * compaction), radii * (1 + 0.12 * compaction) * (1 - 0.08 * decay)
+        lump = 1.0 + (self._lump - 1.0) * compaction
+        cells = (cells * lump + self._lump_at_um * compaction) * (1 - 0.16 * compaction)
+        radii = radii * (1 + 0.12 * compaction) * (1 - 0.08 * decay)
+        if self._excluded and len(cells) > 9 and compaction > 0:  # a morula may leave some of its cells out
+            last = slice(len(cells) - self._excluded, None)
+            away = np.linalg.norm(cells[last], axis=1, keepdims=True) + 1e-6
+            goal = cells[last] / away * np.maximum(self._zona_inner_um - radii[last, None] - 2.0, 1.0)
+            cells[last] += (goal - cells[last]) * compaction
         if len(cells) > 1:
             radii = radii * 1.06  # pressed against each other, cells are flatter and wider than free balls
         return cells, radii

@@ -181,7 +181,7 @@ class VirtualEmbryo:
         shape = self._texture[3:, down, across]
         a, b = np.sin(hpi_h / 4.0 + self._sway[2]), np.cos(hpi_h / 5.3 + self._sway[3])
         few = float(np.interp(len(pose.cells), [1, 2, 4, 7], [0.2, 0.5, 0.75, 1.0]))  # one cell is a ball, many are not
-        bend_um = self._bend_um * few * (1.0 - 0.45 * pose.sheet)
+        bend_um = self._bend_um * few * (1.0 - 0.45 * pose.sheet) * (1.0 + 0.15 * pose.compaction * (1 - pose.sheet))
         x = axis[None, across] - _F(x_um) + _F(bend_um * (1 + 0.3 * a)) * shape[0]
         y = axis[down, None] - _F(y_um) + _F(bend_um * (1 + 0.3 * b)) * shape[1]
         return down, across, paint.Canvas(x, y, um_per_px, self._focus_at(hpi_h, pose))
@@ -206,11 +206,11 @@ class VirtualEmbryo:
             canvas.path[b] += canvas.grain[b] * (_F(rough) * coarse)
         equator = canvas.bin_of(0.0)
         canvas.used[equator] = True
-        canvas.path[equator] += zona * (_F(1.4) + _F(0.15) * coarse)
+        canvas.path[equator] += zona * (_F(light.zona_path_um) + _F(0.25) * coarse)
         inner_um = cv2.magnitude(canvas.x, canvas.y) - _F(pose.zona_inner_um)
-        canvas.line[equator] += _F(0.16 * canvas.line_gain) * canvas.bell(inner_um) * np.minimum(2 * zona, 1)
+        canvas.line[equator] += _F(0.18 * canvas.line_gain) * canvas.bell(inner_um) * np.minimum(2 * zona, 1)
         planes = optics.relief_planes(canvas.path, canvas.line, canvas.used, light, um_per_px, wanted)
-        strength = light.grain * (1 + 0.5 * pose.compaction + 0.4 * pose.decay)
+        strength = light.grain * (1 + 0.7 * pose.compaction + 0.4 * pose.decay)
         shade = 1 - _F(light.shade + 0.14 * pose.decay) * np.minimum(mass, 1) - _F(light.zona) * veil
         for plane, b in zip(planes, wanted, strict=True):
             down, across = int(shift[0] + 17 * b) % _SLACK_PX, int(shift[1] + 29 * b) % _SLACK_PX
@@ -218,7 +218,8 @@ class VirtualEmbryo:
             near = canvas.grain[b]
             plane += _F(strength) * (near * (_F(0.5) * fine) + (_F(0.42) * mass + _F(0.1) * near) * soft)
             focus = 1.0 if abs(b - equator) <= 1 else 0.5
-            plane += zona * (_F(0.42 * focus * light.grain) * self._texture[0, :h, :w]) + shade
+            shell = self._texture[0, :h, :w] + _F(0.6) * self._texture[1, :h, :w]
+            plane += (zona + _F(0.35) * (inside - zona)) * (_F(0.45 * focus * light.grain) * shell) + shade
         return np.asarray(np.clip(planes, 0.04, 3.0), dtype=np.float32)
 
     def _add_noise(self, lit: Image, rng: np.random.Generator, size_px: int, planes_um: tuple[int, ...]) -> None:

@@ -113,9 +113,9 @@ class Specks:
 
     def _sample_granules(self, rng: np.random.Generator) -> FloatArray:
         """(G, 9): fine debris in the perivitelline space, in one stretch of it."""
-        count = int(rng.integers(0, 40)) if rng.random() < 0.7 else 0
+        count = int(rng.integers(10, 75)) if rng.random() < 0.75 else int(rng.integers(0, 8))
         angle = rng.uniform(0, 2 * np.pi) + rng.normal(0.0, float(rng.uniform(0.3, 2.0)), count)
-        away_um = self._zona_inner_um - rng.uniform(0.5, 5.5, count)
+        away_um = self._zona_inner_um - rng.uniform(0.5, 7.5, count)
         place = np.column_stack([np.cos(angle) * away_um, np.sin(angle) * away_um, rng.normal(0, 9.0, count)])
         size_um = rng.uniform(0.7, 2.4, count)
         return balls(place, size_um, rng.uniform(0.8, 2.0, count), rng.uniform(0.2, 0.8, count), 1.0)
