@@ -19,6 +19,7 @@ from monitor.simulator.masks import Masks, masks_of
 from monitor.simulator.optics import BINS_UM, FIELD_UM, PLANES_UM, Image, Light
 
 _F = np.float32
+_FADE_UM = 14.0
 _SLACK_PX = 48  # textures are this much wider than a frame: each plane and each hour sees another part
 
 
@@ -34,6 +35,13 @@ class Truth:
     well: tuple[float, float, float]
     cells: npt.NDArray[np.float64]
     depth_um: npt.NDArray[np.float64]
+
+
+def _taper(h: int, w: int, um_per_px: float) -> Image:
+    """(h, w): 1, and falling to 0 within the last `_FADE_UM` before the edges."""
+    sides = [np.minimum(np.arange(n), np.arange(n)[::-1]) * _F(um_per_px / _FADE_UM) for n in (h, w)]
+    down, across = (np.clip(side, 0, 1).astype(np.float32) for side in sides)
+    return np.asarray(down[:, None] * across[None, :], dtype=np.float32)
 
 
 class VirtualEmbryo:
@@ -174,7 +182,7 @@ class VirtualEmbryo:
         """The part of the frame around the embryo, with coordinates bent a little so that no ball is a perfect one."""
         um_per_px = FIELD_UM / size_px
         x_um, y_um = self._centre_of(hpi_h, pose)
-        reach_um = pose.reach_um
+        reach_um = pose.reach_um + 0.7 * _FADE_UM
         axis = (np.arange(size_px, dtype=np.float32) + _F(0.5)) * _F(um_per_px) - _F(FIELD_UM / 2)
         rows, columns = ((np.abs(axis - _F(c)) < reach_um).nonzero()[0] for c in (y_um, x_um))
         down, across = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
@@ -220,6 +228,7 @@ class VirtualEmbryo:
             focus = 1.0 if abs(b - equator) <= 1 else 0.5
             shell = self._texture[0, :h, :w] + _F(0.6) * self._texture[1, :h, :w]
             plane += (zona + _F(0.35) * (inside - zona)) * (_F(0.45 * focus * light.grain) * shell) + shade
+        planes = (planes - 1) * _taper(h, w, um_per_px) + 1  # no edge shows where the drawn part ends
         return np.asarray(np.clip(planes, 0.04, 3.0), dtype=np.float32)
 
     def _add_noise(self, lit: Image, rng: np.random.Generator, size_px: int, planes_um: tuple[int, ...]) -> None:
