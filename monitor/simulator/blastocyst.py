@@ -180,7 +180,7 @@ class Shell:
         columns[:, 6] = (
             there
             * strong
-            * (0.6 + 0.4 * rho)
+            * (0.55 + 0.25 * grown + 0.2 * rho)
             * np.minimum(thick_um * (1.1 + 0.5 * rho) * (1 + 0.2 * (polar > 0.7)), 11.5)
         )
         columns[:, 7] = there * level * self._outline[own]

@@ -180,7 +180,7 @@ class Body:
             radius_um=radius_um,
             hatch=hatch,
             decay=decay,
-            lift_um=0.5 * max(full_um - self._zona_inner_um, 0.0),
+            lift_um=0.3 * max(full_um - self._zona_inner_um, 0.0),
             sheet_um=self._shell.thickness_um * (2.0 - 1.0 * grown) * 0.9,
             inner=mass[:, :3],
             inner_radii=mass[:, 3],

@@ -109,7 +109,7 @@ class Fragments:
         self._birth_h = first_h + rng.exponential(9.0, count)
         late = rng.random(count) < 0.25
         self._birth_h[late] = life.frozen_after_h + rng.uniform(4.0, 60.0, int(late.sum()))
-        self._height = rng.uniform(0.9, 1.8, count)
+        self._height = rng.uniform(0.6, 1.4, count)
         self._outline = rng.uniform(0.4, 1.0, count)
         self._pushed = rng.random(count) < 0.7  # the others lie above or below a cell
 

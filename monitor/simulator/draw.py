@@ -57,7 +57,7 @@ class VirtualEmbryo:
         self._light = Light.sample(seed)
         rng = np.random.default_rng((seed, 0xD4A3))
         self._rest = float(rng.uniform(0, 2 * np.pi)), float(np.sqrt(rng.random()))
-        self._focus_um = float(rng.normal(-6.0, 6.0))
+        self._focus_um = float(rng.normal(-9.0, 6.0))
         self._sway = rng.uniform(0, 2 * np.pi, 8)
         self._turns_h = np.sort(rng.uniform(0.0, 160.0, int(rng.integers(0, 6))))
         self._turns = rng.normal(0.0, 0.5, 8)
