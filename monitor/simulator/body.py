@@ -37,7 +37,7 @@ class Pose:
     radius_um: float  # of the body inside of the zona
     hatch: Hatch
     decay: float  # 0 to 1 after an arrest
-    lift_um: float  # how far a wide blastocyst's middle rises above the well's floor
+    lift_um: float  # how far its middle lies above where a zygote's lies; a blastocyst sinks, a wide one less
     sheet_um: float  # thickness of the trophectoderm
     inner: FloatArray  # (M, 3): centres of the inner cell mass's cells; none before there is a cavity
     inner_radii: FloatArray
@@ -83,8 +83,8 @@ class Body:
     def __init__(self, life: Life) -> None:
         rng = np.random.default_rng((life.seed, 0xB0D7))
         self.life = life
-        self._zygote_radius_um = float(rng.uniform(48.0, 54.0))
-        self._zona_inner_um = self._zygote_radius_um + float(rng.uniform(4.5, 12.0))
+        self._zygote_radius_um = float(rng.uniform(49.0, 55.0))
+        self._zona_inner_um = self._zygote_radius_um + float(rng.uniform(3.5, 11.0))
         self._zona_um = float(rng.uniform(12.0, 18.5))
         self._widest_um = float(np.clip(np.exp(rng.normal(np.log(79.0), 0.13)), 66.0, 108.0))
         self._lineage = Lineage(rng, life, self._zona_inner_um - 1.5, self._zygote_radius_um)
@@ -180,7 +180,7 @@ class Body:
             radius_um=radius_um,
             hatch=hatch,
             decay=decay,
-            lift_um=0.3 * max(full_um - self._zona_inner_um, 0.0),
+            lift_um=0.3 * max(full_um - self._zona_inner_um, 0.0) - 7.0 * there,
             sheet_um=self._shell.thickness_um * (2.0 - 1.0 * grown) * 0.9,
             inner=mass[:, :3],
             inner_radii=mass[:, 3],

@@ -32,7 +32,7 @@ def relaxed(centres: FloatArray, radii: FloatArray, wall_um: float, overlap: flo
         gap = np.sqrt((apart**2).sum(-1)) + 1e-6
         centres = centres + 0.3 * (apart / gap[..., None] * np.maximum(reach - gap, 0.0)[..., None]).sum(1)
         far = np.sqrt((centres**2).sum(1)) + 1e-6
-        centres = centres * (np.minimum(far, room) / far)[:, None] * 0.997
+        centres = centres * (np.minimum(far, room) / far)[:, None] * 0.999
     return centres
 
 
@@ -43,7 +43,7 @@ class Lineage:
         self._divisions_h = life.divisions_h
         self._fused = life.reverse_cleavage
         overlap = float(rng.uniform(0.86, 0.98))
-        self._swell = float(rng.uniform(1.0, 1.1))  # most fill the zona, pressed flat against it
+        swell = float(rng.uniform(1.03, 1.16))  # most fill the zona, pressed flat against it
         flat = float(rng.uniform(0.35, 0.9))  # many four-cell embryos lie in one plane, others are tetrahedra
         centres, radii = rng.normal(0.0, 2.0, (1, 3)), np.array([zygote_radius_um])
         generation = np.zeros(1)
@@ -61,9 +61,10 @@ class Lineage:
             radii[i] *= (keep * share) ** (1 / 3)
             generation = np.append(generation, generation[i] + 1)
             generation[i] += 1
-            centres = relaxed(centres, radii, wall_um, overlap, rounds=24 if n < 8 else 10)
+            wide = radii * (swell if n > 1 else 1.0 + 0.3 * (swell - 1.0))
+            centres = relaxed(centres, wide, wall_um, overlap, rounds=24 if n < 8 else 10)
             self._parent.append(i)
-            self._rest.append((centres, radii.copy()))
+            self._rest.append((centres, wide))
 
     def at(self, hpi_h: float) -> tuple[FloatArray, FloatArray]:
         """Centres (N, 3) and radii (N,) in um: each division starts from where its parent was, without a jump."""
@@ -79,8 +80,6 @@ class Lineage:
             start[[parent, n]] += toward
             centres = rest + (start - rest) * left
             radii = rest_radii + (0.92 * start_radii - rest_radii) * left * (start_radii > 1.1 * rest_radii)
-        if len(radii) > 2:
-            radii = radii * self._swell
         return self._with_fused(hpi_h, centres, radii)
 
     def _with_fused(self, hpi_h: float, centres: FloatArray, radii: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -57,7 +57,7 @@ class VirtualEmbryo:
         self._light = Light.sample(seed)
         rng = np.random.default_rng((seed, 0xD4A3))
         self._rest = float(rng.uniform(0, 2 * np.pi)), float(np.sqrt(rng.random()))
-        self._focus_um = float(rng.normal(-9.0, 6.0))
+        self._focus_um = float(rng.normal(-2.0, 5.0))
         self._sway = rng.uniform(0, 2 * np.pi, 8)
         self._turns_h = np.sort(rng.uniform(0.0, 160.0, int(rng.integers(0, 6))))
         self._turns = rng.normal(0.0, 0.5, 8)
@@ -227,7 +227,7 @@ class VirtualEmbryo:
             plane += _F(strength) * (near * (_F(0.5) * fine) + (_F(0.42) * mass + _F(0.1) * near) * soft)
             focus = 1.0 if abs(b - equator) <= 1 else 0.5
             shell = self._texture[0, :h, :w] + _F(0.6) * self._texture[1, :h, :w]
-            plane += (zona + _F(0.35) * (inside - zona)) * (_F(0.45 * focus * light.grain) * shell) + shade
+            plane += (zona + _F(0.35) * (inside - zona)) * (_F(0.52 * focus * light.grain) * shell) + shade
         planes = (planes - 1) * _taper(h, w, um_per_px) + 1  # no edge shows where the drawn part ends
         return np.asarray(np.clip(planes, 0.04, 3.0), dtype=np.float32)
 

@@ -18,7 +18,7 @@ _LINE_UM = 1.1  # half width of a membrane
 _EDGE_UM = 2.8  # within this a cell rises to its height: a steep edge and a flat interior
 _DOME_UM = 24.0  # and within this its soft shoulder
 _AXIAL = 0.52  # a step of the stage is a longer step within the medium, and embryos lie a little flat
-_HIDDEN = 0.35  # how much of its outline a cell shows where another of the same depth covers it
+_HIDDEN = 0.28  # how much of its outline a cell shows where another of the same depth covers it
 _HIGHEST = len(BINS_UM) - 1
 
 
@@ -127,7 +127,7 @@ def _paint_layer(canvas: Canvas, depth: int, lobes: npt.NDArray[np.float64]) -> 
         np.copyto(grain[at], _F(lobe[8]), where=higher)
         canvas.line[depth][at] += _F(_HIDDEN * float(lobe[7]) * canvas.line_gain) * canvas.bell(inward)
         layer = path[at]
-        round_ = 0.52 if lobe[3] == lobe[4] or lobe[4] > 15.0 else 0.7
+        round_ = 0.58 if lobe[3] == lobe[4] or lobe[4] > 15.0 else 0.7
         np.maximum(layer, surface(inward, float(lobe[6]), float(min(lobe[3], lobe[4])), round_), out=layer)
     touching = canvas.bell((top - second) * _F(0.8)) * (second > 0)
     edge = canvas.bell(top)

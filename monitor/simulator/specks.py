@@ -106,8 +106,8 @@ class Specks:
         columns[:, :3] = rng.normal(0.0, 0.36, (count, 3))
         size = np.clip(np.exp(rng.normal(np.log(7.5), 0.5, count)), 2.5, 19.0)
         columns[:, 3], columns[:, 4] = size, size * rng.uniform(0.3, 1.0, count)
-        columns[:, 5], columns[:, 6] = rng.uniform(0, np.pi, count), rng.normal(0.0, 2.2, count)
-        columns[:, 7], columns[:, 8] = rng.uniform(0.1, 0.6, count), 0.5
+        columns[:, 5], columns[:, 6] = rng.uniform(0, np.pi, count), rng.normal(0.0, 1.8, count)
+        columns[:, 7], columns[:, 8] = rng.uniform(0.08, 0.42, count), 0.4
         columns[:, 9] = self.life.onsets_h.get("t2", 26.0) + rng.exponential(10.0, count)
         return columns
 
