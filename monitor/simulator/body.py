@@ -157,9 +157,7 @@ class Body:
         specks = self._specks.at(hpi_h, decay, progress, cells, radii)
         grown = ramp(progress, 0.1, 0.9) * (1.0 - 0.7 * self._collapse(hour))
         there = ramp(progress, 0.0, 0.3)
-        height_um = self._height_um * (1 - there) * (1 - 0.35 * compaction)
-        lobes = balls(cells, radii, height_um, (1 - there) * self._outline(compaction), 1.0 - there)
-        _press(lobes)
+        lobes = self._blastomeres(cells, radii, compaction, 1 - there)
         if there > 0:
             shell = self._shell.lobes(grown, hatch, there)
             specks = np.vstack([specks, self._shell.nuclei(shell, there)])
@@ -186,8 +184,12 @@ class Body:
             inner_radii=mass[:, 3],
         )
 
-    def _outline(self, compaction: float) -> float:
-        return 1.0 - compaction * (0.9 - self._lobed)
+    def _blastomeres(self, cells: FloatArray, radii: FloatArray, compaction: float, there: float) -> FloatArray:
+        """(N, 9) lobes of the cells; a morula's are lower and lose most of their outlines."""
+        outline = 1.0 - compaction * (0.9 - self._lobed)
+        lobes = balls(cells, radii, self._height_um * there * (1 - 0.35 * compaction), there * outline, there)
+        _press(lobes)
+        return lobes
 
     def _cells(self, hour: float, compaction: float, decay: float) -> tuple[FloatArray, FloatArray]:
         cells, radii = self._lineage.at(hour)
