@@ -139,7 +139,13 @@ class Shell:
         height = (10.0 + 3.0 * self._tight) * there
         outline = self._icm_outline * there * (1 - 0.3 * self._tight)
         parts.append(balls(mass[:, :3], mass[:, 3], height, outline, 1.9 * there))
-        return np.vstack([*parts, self._loose_in(hatch, grown, there)])
+        parts.append(self._loose_in(hatch, grown, there))
+        return np.vstack(parts)
+
+    def nuclei(self, lobes: FloatArray, there: float) -> FloatArray:
+        """(K, 9) specks: a nucleus in about half of the cells of the sheet, given `lobes` as drawn."""
+        cells = lobes[: len(self._ray)][self._thick < 1.05]
+        return balls(cells[:, :3], np.minimum(0.8 * cells[:, 4], 4.2), -1.8 * there, 0.45 * there, 0.2)
 
     def _loose_in(self, hatch: Hatch, grown: float, there: float) -> FloatArray:
         """(K, 9) strands and folds across the cavity of the larger ball, and balls that lie loose in it."""
@@ -161,6 +167,7 @@ class Shell:
         thick_um = self.thickness_um * np.clip(self._thick[own], 0.5, 1.8) * (2.0 - 1.0 * grown)
         thick_um = np.minimum(thick_um, 0.9 * wide_um) * min(1.0, (62.0 / radius_um) ** 0.4)
         polar = ray @ self.pole
+        thick_um *= 1.0 - 0.5 * (1 - 0.6 * grown) * np.clip(0.3 - polar, 0.0, 1.0)  # stretched thin over the cavity
         rho = np.sqrt(np.maximum(1 - ray[:, 2] ** 2, 0.0))
         across = np.sqrt((wide_um * ray[:, 2]) ** 2 + (0.75 * thick_um * rho) ** 2)
         columns = np.zeros((count, 9))
@@ -173,7 +180,7 @@ class Shell:
         columns[:, 6] = (
             there
             * strong
-            * (0.6 + 0.4 * rho)
+            * (0.55 + 0.25 * grown + 0.2 * rho)
             * np.minimum(thick_um * (1.1 + 0.5 * rho) * (1 + 0.2 * (polar > 0.7)), 11.5)
         )
         columns[:, 7] = there * level * self._outline[own]

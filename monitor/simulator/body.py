@@ -37,7 +37,7 @@ class Pose:
     radius_um: float  # of the body inside of the zona
     hatch: Hatch
     decay: float  # 0 to 1 after an arrest
-    lift_um: float  # how far a wide blastocyst's middle rises above the well's floor
+    lift_um: float  # how far its middle lies above where a zygote's lies; a blastocyst sinks, a wide one less
     sheet_um: float  # thickness of the trophectoderm
     inner: FloatArray  # (M, 3): centres of the inner cell mass's cells; none before there is a cavity
     inner_radii: FloatArray
@@ -83,14 +83,17 @@ class Body:
     def __init__(self, life: Life) -> None:
         rng = np.random.default_rng((life.seed, 0xB0D7))
         self.life = life
-        self._zygote_radius_um = float(rng.uniform(48.0, 54.0))
-        self._zona_inner_um = self._zygote_radius_um + float(rng.uniform(4.5, 12.0))
-        self._zona_um = float(rng.uniform(13.0, 20.0))
+        self._zygote_radius_um = float(rng.uniform(49.0, 55.0))
+        self._zona_inner_um = self._zygote_radius_um + float(rng.uniform(3.5, 11.0))
+        self._zona_um = float(rng.uniform(12.0, 18.5))
         self._widest_um = float(np.clip(np.exp(rng.normal(np.log(79.0), 0.13)), 66.0, 108.0))
         self._lineage = Lineage(rng, life, self._zona_inner_um - 1.5, self._zygote_radius_um)
         self._drift = rng.uniform(0.0, 2 * np.pi, (CELLS_AT_MOST, 3))
         self._drift_h = rng.uniform(5.0, 14.0, (CELLS_AT_MOST, 1))
         self._hatch_angle = float(rng.uniform(0, 2 * np.pi))
+        self._lump = np.array([*rng.uniform(0.82, 1.1, 2), rng.uniform(0.8, 1.0)])
+        self._lump_at_um = rng.normal(0.0, 3.0, 3)
+        self._excluded = int(rng.integers(1, 4)) if rng.random() < 0.35 else 0
         self._specks = Specks(rng, life, self._zona_inner_um, self._zona_um)
         self._height_um = float(rng.uniform(8.0, 14.0))
         self._lobed = float(rng.uniform(0.2, 0.9))  # how much of its cells' outlines a compact morula keeps
@@ -154,10 +157,11 @@ class Body:
         specks = self._specks.at(hpi_h, decay, progress, cells, radii)
         grown = ramp(progress, 0.1, 0.9) * (1.0 - 0.7 * self._collapse(hour))
         there = ramp(progress, 0.0, 0.3)
-        lobes = balls(cells, radii, self._height_um * (1 - there), (1 - there) * self._outline(compaction), 1.0 - there)
-        _press(lobes)
+        lobes = self._blastomeres(cells, radii, compaction, 1 - there)
         if there > 0:
-            lobes = np.vstack([lobes[: len(lobes) * (there < 1)], self._shell.lobes(grown, hatch, there)])
+            shell = self._shell.lobes(grown, hatch, there)
+            specks = np.vstack([specks, self._shell.nuclei(shell, there)])
+            lobes = np.vstack([lobes[: len(lobes) * (there < 1)], shell])
         mass = self._shell.icm_at(grown, hatch) if progress > 0 else np.zeros((0, 4))
         if progress >= 0.3:
             cells, radii = mass[:, :3], mass[:, 3]
@@ -174,19 +178,30 @@ class Body:
             radius_um=radius_um,
             hatch=hatch,
             decay=decay,
-            lift_um=0.5 * max(full_um - self._zona_inner_um, 0.0),
+            lift_um=0.3 * max(full_um - self._zona_inner_um, 0.0) - 7.0 * there,
             sheet_um=self._shell.thickness_um * (2.0 - 1.0 * grown) * 0.9,
             inner=mass[:, :3],
             inner_radii=mass[:, 3],
         )
 
-    def _outline(self, compaction: float) -> float:
-        return 1.0 - compaction * (0.9 - self._lobed)
+    def _blastomeres(self, cells: FloatArray, radii: FloatArray, compaction: float, there: float) -> FloatArray:
+        """(N, 9) lobes of the cells; a morula's are lower and lose most of their outlines."""
+        outline = 1.0 - compaction * (0.9 - self._lobed)
+        lobes = balls(cells, radii, self._height_um * there * (1 - 0.35 * compaction), there * outline, there)
+        _press(lobes)
+        return lobes
 
     def _cells(self, hour: float, compaction: float, decay: float) -> tuple[FloatArray, FloatArray]:
         cells, radii = self._lineage.at(hour)
         cells = cells + 0.9 * np.sin(2 * np.pi * hour / self._drift_h[: len(cells)] + self._drift[: len(cells)])
-        cells, radii = cells * (1 - 0.16 * compaction), radii * (1 + 0.12 * compaction) * (1 - 0.08 * decay)
+        lump = 1.0 + (self._lump - 1.0) * compaction
+        cells = (cells * lump + self._lump_at_um * compaction) * (1 - 0.16 * compaction)
+        radii = radii * (1 + 0.12 * compaction) * (1 - 0.08 * decay)
+        if self._excluded and len(cells) > 9 and compaction > 0:  # a morula may leave some of its cells out
+            last = slice(len(cells) - self._excluded, None)
+            away = np.linalg.norm(cells[last], axis=1, keepdims=True) + 1e-6
+            goal = cells[last] / away * np.maximum(self._zona_inner_um - radii[last, None] - 2.0, 1.0)
+            cells[last] += (goal - cells[last]) * compaction
         if len(cells) > 1:
             radii = radii * 1.06  # pressed against each other, cells are flatter and wider than free balls
         return cells, radii

@@ -13,7 +13,7 @@ from monitor.simulator.life import CELLS_AT_MOST, Life
 FloatArray = npt.NDArray[np.float64]
 
 SETTLE_H = 0.45  # sisters come to rest about this long after they part
-_FRAGMENTS_AT_MOST = 60
+_FRAGMENTS_AT_MOST = 80
 
 
 def ramp(value: float, low: float, high: float) -> float:
@@ -32,7 +32,7 @@ def relaxed(centres: FloatArray, radii: FloatArray, wall_um: float, overlap: flo
         gap = np.sqrt((apart**2).sum(-1)) + 1e-6
         centres = centres + 0.3 * (apart / gap[..., None] * np.maximum(reach - gap, 0.0)[..., None]).sum(1)
         far = np.sqrt((centres**2).sum(1)) + 1e-6
-        centres = centres * (np.minimum(far, room) / far)[:, None] * 0.997
+        centres = centres * (np.minimum(far, room) / far)[:, None] * 0.999
     return centres
 
 
@@ -43,6 +43,7 @@ class Lineage:
         self._divisions_h = life.divisions_h
         self._fused = life.reverse_cleavage
         overlap = float(rng.uniform(0.86, 0.98))
+        swell = float(rng.uniform(1.03, 1.16))  # most fill the zona, pressed flat against it
         flat = float(rng.uniform(0.35, 0.9))  # many four-cell embryos lie in one plane, others are tetrahedra
         centres, radii = rng.normal(0.0, 2.0, (1, 3)), np.array([zygote_radius_um])
         generation = np.zeros(1)
@@ -60,9 +61,10 @@ class Lineage:
             radii[i] *= (keep * share) ** (1 / 3)
             generation = np.append(generation, generation[i] + 1)
             generation[i] += 1
-            centres = relaxed(centres, radii, wall_um, overlap, rounds=24 if n < 8 else 10)
+            wide = radii * (swell if n > 1 else 1.0 + 0.3 * (swell - 1.0))
+            centres = relaxed(centres, wide, wall_um, overlap, rounds=24 if n < 8 else 10)
             self._parent.append(i)
-            self._rest.append((centres, radii.copy()))
+            self._rest.append((centres, wide))
 
     def at(self, hpi_h: float) -> tuple[FloatArray, FloatArray]:
         """Centres (N, 3) and radii (N,) in um: each division starts from where its parent was, without a jump."""
@@ -97,16 +99,18 @@ class Fragments:
 
     def __init__(self, rng: np.random.Generator, life: Life) -> None:
         first_h = life.onsets_h.get("t2", 26.0)
-        count = int(min(rng.poisson(3.0 + 190 * life.fragmentation_ratio), _FRAGMENTS_AT_MOST))
-        nests = rng.normal(0.0, 0.5, (int(rng.integers(1, 5)), 3))
+        crumbs = float(rng.uniform(8.0, 45.0)) if rng.random() < 0.35 else 3.0  # of little volume, but many
+        count = int(min(rng.poisson(crumbs + 210 * life.fragmentation_ratio), _FRAGMENTS_AT_MOST))
+        nests = rng.normal(0.0, 0.55, (int(rng.integers(1, 6)), 3))
         place = nests[rng.integers(0, len(nests), count)] + rng.normal(0.0, float(rng.uniform(0.12, 0.4)), (count, 3))
         self._place = place * np.minimum(1.0, 0.93 / (np.linalg.norm(place, axis=1) + 1e-6))[:, None]
-        self._radius_um = np.clip(np.exp(rng.normal(np.log(rng.uniform(2.6, 6.0)), 0.45, count)), 1.3, 11.0)
+        self._radius_um = np.clip(np.exp(rng.normal(np.log(rng.uniform(2.6, 6.0)), 0.5, count)), 1.3, 14.0)
         self._birth_h = first_h + rng.exponential(9.0, count)
         late = rng.random(count) < 0.25
         self._birth_h[late] = life.frozen_after_h + rng.uniform(4.0, 60.0, int(late.sum()))
-        self._height = rng.uniform(0.9, 1.8, count)
+        self._height = rng.uniform(0.6, 1.4, count)
         self._outline = rng.uniform(0.4, 1.0, count)
+        self._pushed = rng.random(count) < 0.7  # the others lie above or below a cell
 
     def at(self, hpi_h: float, wall_um: float, cells: FloatArray, radii: FloatArray, decay: float) -> FloatArray:
         """(F, 9) lobes of the fragments there at `hpi_h`."""
@@ -118,7 +122,7 @@ class Fragments:
             inside = radii[None] + 0.3 * size_um[:, None] - gap
             worst = inside.argmax(1)
             rows = np.arange(len(place))
-            push = np.maximum(inside[rows, worst], 0.0) / gap[rows, worst]
+            push = self._pushed[born] * np.maximum(inside[rows, worst], 0.0) / gap[rows, worst]
             place = place + push[:, None] * apart[rows, worst]
             far = np.sqrt((place**2).sum(1)) + 1e-6
             place = place * (np.minimum(far, np.maximum(wall_um - size_um, 1.0)) / far)[:, None]

@@ -19,6 +19,7 @@ from monitor.simulator.masks import Masks, masks_of
 from monitor.simulator.optics import BINS_UM, FIELD_UM, PLANES_UM, Image, Light
 
 _F = np.float32
+_FADE_UM = 14.0
 _SLACK_PX = 48  # textures are this much wider than a frame: each plane and each hour sees another part
 
 
@@ -36,6 +37,13 @@ class Truth:
     depth_um: npt.NDArray[np.float64]
 
 
+def _taper(h: int, w: int, um_per_px: float) -> Image:
+    """(h, w): 1, and falling to 0 within the last `_FADE_UM` before the edges."""
+    sides = [np.minimum(np.arange(n), np.arange(n)[::-1]) * _F(um_per_px / _FADE_UM) for n in (h, w)]
+    down, across = (np.clip(side, 0, 1).astype(np.float32) for side in sides)
+    return np.asarray(down[:, None] * across[None, :], dtype=np.float32)
+
+
 class VirtualEmbryo:
     """An embryo with a known life, drawn at any hour: the same seed is the same embryo, body, well and noise.
 
@@ -49,7 +57,7 @@ class VirtualEmbryo:
         self._light = Light.sample(seed)
         rng = np.random.default_rng((seed, 0xD4A3))
         self._rest = float(rng.uniform(0, 2 * np.pi)), float(np.sqrt(rng.random()))
-        self._focus_um = float(rng.normal(-7.0, 8.0))
+        self._focus_um = float(rng.normal(-2.0, 5.0))
         self._sway = rng.uniform(0, 2 * np.pi, 8)
         self._turns_h = np.sort(rng.uniform(0.0, 160.0, int(rng.integers(0, 6))))
         self._turns = rng.normal(0.0, 0.5, 8)
@@ -174,14 +182,14 @@ class VirtualEmbryo:
         """The part of the frame around the embryo, with coordinates bent a little so that no ball is a perfect one."""
         um_per_px = FIELD_UM / size_px
         x_um, y_um = self._centre_of(hpi_h, pose)
-        reach_um = pose.reach_um
+        reach_um = pose.reach_um + 0.7 * _FADE_UM
         axis = (np.arange(size_px, dtype=np.float32) + _F(0.5)) * _F(um_per_px) - _F(FIELD_UM / 2)
         rows, columns = ((np.abs(axis - _F(c)) < reach_um).nonzero()[0] for c in (y_um, x_um))
         down, across = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
         shape = self._texture[3:, down, across]
         a, b = np.sin(hpi_h / 4.0 + self._sway[2]), np.cos(hpi_h / 5.3 + self._sway[3])
         few = float(np.interp(len(pose.cells), [1, 2, 4, 7], [0.2, 0.5, 0.75, 1.0]))  # one cell is a ball, many are not
-        bend_um = self._bend_um * few * (1.0 - 0.45 * pose.sheet)
+        bend_um = self._bend_um * few * (1.0 - 0.45 * pose.sheet) * (1.0 + 0.15 * pose.compaction * (1 - pose.sheet))
         x = axis[None, across] - _F(x_um) + _F(bend_um * (1 + 0.3 * a)) * shape[0]
         y = axis[down, None] - _F(y_um) + _F(bend_um * (1 + 0.3 * b)) * shape[1]
         return down, across, paint.Canvas(x, y, um_per_px, self._focus_at(hpi_h, pose))
@@ -199,24 +207,28 @@ class VirtualEmbryo:
         light, um_per_px = self._light, canvas.um_per_px
         zona, coarse = paint.zona_mask(canvas, pose), self._texture[2, :h, :w]
         mass = canvas.grain.max(0)
+        inside = optics.soft_step((_F(pose.zona_outer_um) - cv2.magnitude(canvas.x, canvas.y)) * _F(0.55))
+        veil = _F(0.5) * (zona + inside)  # the space between cells and zona is darker than the well, too
         rough = self._mottle * (0.6 + 1.0 * pose.compaction * (1 - pose.sheet) - 0.2 * pose.sheet + 0.8 * pose.decay)
         for b in (b for b in range(len(BINS_UM)) if canvas.used[b]):
             canvas.path[b] += canvas.grain[b] * (_F(rough) * coarse)
         equator = canvas.bin_of(0.0)
         canvas.used[equator] = True
-        canvas.path[equator] += zona * (_F(1.4) + _F(0.15) * coarse)
+        canvas.path[equator] += zona * (_F(light.zona_path_um) + _F(0.25) * coarse)
         inner_um = cv2.magnitude(canvas.x, canvas.y) - _F(pose.zona_inner_um)
-        canvas.line[equator] += _F(0.16 * canvas.line_gain) * canvas.bell(inner_um) * np.minimum(2 * zona, 1)
+        canvas.line[equator] += _F(0.18 * canvas.line_gain) * canvas.bell(inner_um) * np.minimum(2 * zona, 1)
         planes = optics.relief_planes(canvas.path, canvas.line, canvas.used, light, um_per_px, wanted)
-        strength = light.grain * (1 + 0.5 * pose.compaction + 0.4 * pose.decay)
-        shade = 1 - _F(light.shade + 0.14 * pose.decay) * np.minimum(mass, 1) - _F(light.zona) * zona
+        strength = light.grain * (1 + 0.7 * pose.compaction + 0.4 * pose.decay)
+        shade = 1 - _F(light.shade + 0.14 * pose.decay) * np.minimum(mass, 1) - _F(light.zona) * veil
         for plane, b in zip(planes, wanted, strict=True):
             down, across = int(shift[0] + 17 * b) % _SLACK_PX, int(shift[1] + 29 * b) % _SLACK_PX
             fine, soft = self._texture[:2, down : down + h, across : across + w]
             near = canvas.grain[b]
-            plane += _F(strength) * (near * (_F(0.58) * fine) + (_F(0.42) * mass + _F(0.1) * near) * soft)
+            plane += _F(strength) * (near * (_F(0.5) * fine) + (_F(0.42) * mass + _F(0.1) * near) * soft)
             focus = 1.0 if abs(b - equator) <= 1 else 0.5
-            plane += zona * (_F(0.55 * focus * light.grain) * self._texture[0, :h, :w]) + shade
+            shell = self._texture[0, :h, :w] + _F(0.6) * self._texture[1, :h, :w]
+            plane += (zona + _F(0.35) * (inside - zona)) * (_F(0.52 * focus * light.grain) * shell) + shade
+        planes = (planes - 1) * _taper(h, w, um_per_px) + 1  # no edge shows where the drawn part ends
         return np.asarray(np.clip(planes, 0.04, 3.0), dtype=np.float32)
 
     def _add_noise(self, lit: Image, rng: np.random.Generator, size_px: int, planes_um: tuple[int, ...]) -> None:

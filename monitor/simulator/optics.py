@@ -64,6 +64,7 @@ class Light:
     grain: float
     shade: float  # how much darker cells are than the well
     zona: float
+    zona_path_um: float  # how much more path than the medium's its shell is
     soft_um: float
     flat: float  # share of the slow part of the relief that is taken away
     noise: float
@@ -87,14 +88,15 @@ class Light:
             outside=float(rng.uniform(0.3, 0.75)),
             fringes=float(rng.uniform(0.03, 0.14)),
             side=float((-np.pi / 2 if above else np.pi / 2) + rng.normal(0.15, 0.3)),
-            relief=float(np.exp(rng.normal(np.log(0.48), 0.25))),
-            line=float(rng.uniform(0.4, 0.9)),
+            relief=float(np.exp(rng.normal(np.log(0.42), 0.25))),
+            line=float(rng.uniform(0.32, 0.75)),
             halo=float(rng.uniform(0.01, 0.032)),
-            grain=float(np.exp(rng.normal(np.log(0.125), 0.3))),
+            grain=float(np.exp(rng.normal(np.log(0.09), 0.3))),
             shade=float(rng.uniform(0.02, 0.24)),
             zona=float(rng.uniform(0.08, 0.26)),
+            zona_path_um=float(rng.uniform(1.8, 5.5)),
             soft_um=float(rng.uniform(0.25, 0.75)),
-            flat=float(rng.uniform(0.35, 0.9)),
+            flat=float(rng.uniform(0.15, 0.65)),
             noise=float(rng.uniform(0.003, 0.008)),
             flicker=float(rng.uniform(0.003, 0.02)),
             fringe_um=float(rng.uniform(3.5, 8.0)),
@@ -134,7 +136,9 @@ def relief_planes(
     _cascade(planes, from_below, range(len(path) - 2, min(wanted) - 1, -1), sigmas_px)
     stacked = np.stack([planes[b] for b in wanted])
     for plane in stacked:
-        plane -= _F(light.flat) * _box(plane, 26.0 / um_per_px)  # flat interiors: no plasticine
+        plane -= _F(light.flat) * _box(
+            plane, 44.0 / um_per_px
+        )  # the tilt over a whole embryo goes, that over a cell stays
     bright = _F(1.3) * np.tanh(np.maximum(stacked, 0) * _F(1 / 1.3))
     return np.asarray(bright + _F(0.8) * np.tanh(np.minimum(stacked, 0) * _F(1 / 0.8)), dtype=np.float32)
 

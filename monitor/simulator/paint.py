@@ -16,8 +16,9 @@ _F = np.float32
 _BIN_UM = float(BINS_UM[1] - BINS_UM[0])
 _LINE_UM = 1.1  # half width of a membrane
 _EDGE_UM = 2.8  # within this a cell rises to its height: a steep edge and a flat interior
-_DOME_UM = 17.0  # and within this its soft shoulder
+_DOME_UM = 24.0  # and within this its soft shoulder
 _AXIAL = 0.52  # a step of the stage is a longer step within the medium, and embryos lie a little flat
+_HIDDEN = 0.28  # how much of its outline a cell shows where another of the same depth covers it
 _HIGHEST = len(BINS_UM) - 1
 
 
@@ -75,7 +76,7 @@ class Canvas:
         return np.asarray(np.clip(inward_um * _F(1 / self.um_per_px) + _F(0.5), 0, 1), dtype=np.float32)
 
 
-def surface(inward_um: Image, height_um: float, half_um: float, round_: float = 0.42) -> Image:
+def surface(inward_um: Image, height_um: float, half_um: float, round_: float = 0.5) -> Image:
     """Optical path of a soft body: `round_` of it is a dome, the rest a plateau with a steep edge."""
     inside = np.maximum(inward_um, 0)
     edge_um = min(_EDGE_UM, 0.5 * half_um)
@@ -124,12 +125,13 @@ def _paint_layer(canvas: Canvas, depth: int, lobes: npt.NDArray[np.float64]) -> 
         np.copyto(highest, inward, where=higher)
         np.copyto(outline[at], _F(lobe[7]), where=higher)
         np.copyto(grain[at], _F(lobe[8]), where=higher)
+        canvas.line[depth][at] += _F(_HIDDEN * float(lobe[7]) * canvas.line_gain) * canvas.bell(inward)
         layer = path[at]
-        round_ = 0.42 if lobe[3] == lobe[4] or lobe[4] > 15.0 else 0.7
+        round_ = 0.58 if lobe[3] == lobe[4] or lobe[4] > 15.0 else 0.7
         np.maximum(layer, surface(inward, float(lobe[6]), float(min(lobe[3], lobe[4])), round_), out=layer)
     touching = canvas.bell((top - second) * _F(0.8)) * (second > 0)
     edge = canvas.bell(top)
-    canvas.line[depth] += _F(canvas.line_gain) * outline * np.maximum(edge, _F(0.8) * touching)
+    canvas.line[depth] += _F(canvas.line_gain) * outline * np.maximum(_F(1 - _HIDDEN) * edge, _F(0.7) * touching)
     shape = canvas.coverage(top) * grain
     reach = min(round(float(np.median(lobes[:, 4])) * _AXIAL / _BIN_UM), 2)
     for near in range(max(depth - reach, 0), min(depth + reach, _HIGHEST) + 1):  # a big cell is thicker than a bin

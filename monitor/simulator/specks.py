@@ -106,16 +106,16 @@ class Specks:
         columns[:, :3] = rng.normal(0.0, 0.36, (count, 3))
         size = np.clip(np.exp(rng.normal(np.log(7.5), 0.5, count)), 2.5, 19.0)
         columns[:, 3], columns[:, 4] = size, size * rng.uniform(0.3, 1.0, count)
-        columns[:, 5], columns[:, 6] = rng.uniform(0, np.pi, count), rng.normal(0.0, 2.2, count)
-        columns[:, 7], columns[:, 8] = rng.uniform(0.1, 0.6, count), 0.5
+        columns[:, 5], columns[:, 6] = rng.uniform(0, np.pi, count), rng.normal(0.0, 1.8, count)
+        columns[:, 7], columns[:, 8] = rng.uniform(0.08, 0.42, count), 0.4
         columns[:, 9] = self.life.onsets_h.get("t2", 26.0) + rng.exponential(10.0, count)
         return columns
 
     def _sample_granules(self, rng: np.random.Generator) -> FloatArray:
         """(G, 9): fine debris in the perivitelline space, in one stretch of it."""
-        count = int(rng.integers(0, 40)) if rng.random() < 0.7 else 0
+        count = int(rng.integers(10, 75)) if rng.random() < 0.75 else int(rng.integers(0, 8))
         angle = rng.uniform(0, 2 * np.pi) + rng.normal(0.0, float(rng.uniform(0.3, 2.0)), count)
-        away_um = self._zona_inner_um - rng.uniform(0.5, 5.5, count)
+        away_um = self._zona_inner_um - rng.uniform(0.5, 7.5, count)
         place = np.column_stack([np.cos(angle) * away_um, np.sin(angle) * away_um, rng.normal(0, 9.0, count)])
         size_um = rng.uniform(0.7, 2.4, count)
         return balls(place, size_um, rng.uniform(0.8, 2.0, count), rng.uniform(0.2, 0.8, count), 1.0)
