@@ -30,6 +30,7 @@ _EMBRYO_RADII = np.linspace(0.38, 0.95, 10)  # of the well's radius: from a shru
 _FLOOR_SHARE = 0.91  # of the well's radius: beyond lies the wall's own inner edge
 _LEVEL = 0.45  # between the floor's texture and the embryo's: above it is embryo
 _GLARE = 1.2  # times the floor's usual brightness: near the wall this is the ring's glow
+_BARE_TEXTURE, _EMBRYO_TEXTURE = 0.014, 0.04  # fine contrast: what an empty floor stays below, an embryo above
 _TURNS = 120  # directions in which the wall is looked for
 
 
@@ -47,8 +48,8 @@ class Located:
     """The well (outer edge of its bright ring, or where the lit floor ends) and the embryo's textured body in it.
 
     Confidences 0 to 1. `well_confidence`: share of directions in which the wall lies on the circle; below about .35
-    the well is a guess (the middle of the frame). `embryo_confidence`: how much more texture there is in the embryo's
-    disc than on the emptiest part of the floor; near 0 in an empty well.
+    the well is a guess (the middle of the frame). `embryo_confidence`: 1 where the embryo's disc has the fine
+    contrast of an embryo and stands out of the emptiest part of the floor; near 0 in an empty well.
     """
 
     well: Circle
@@ -218,7 +219,9 @@ def _settled(
     held = ((columns - x) ** 2 + (rows - y) ** 2 < r * r) & floor
     emptiest = float(np.percentile(texture[floor], 5)) ** 2
     inside = float(np.square(texture[held]).mean()) if held.any() else emptiest
-    confidence = float(np.clip((inside - emptiest) / (inside + emptiest + 1e-6), 0, 1))
+    stands_out = (inside - emptiest) / (0.5 * inside + 1e-6)  # a camera's noise is alike everywhere
+    enough = (inside - _BARE_TEXTURE) / (_EMBRYO_TEXTURE - _BARE_TEXTURE)
+    confidence = float(np.clip(stands_out, 0, 1) * np.clip(enough, 0, 1))
     return Circle((x + 0.5) * _COARSE - 0.5, (y + 0.5) * _COARSE - 0.5, r * _COARSE), confidence
 
 
