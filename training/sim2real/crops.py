@@ -23,7 +23,8 @@ import engines.locate
 import monitor.simulator
 from engines.locate import crop_embryo, locate
 from monitor.simulator import PLANES_UM, VirtualEmbryo
-from training.sim2real.labels import PHASES, STAGE_OF, STAGES, phases_to_spans
+from monitor.vocabulary import PHASES
+from training.sim2real.labels import STAGE_OF, STAGES, phases_to_spans
 
 CROP_PX = 128
 CROP_WELL_RADII = 1.66  # 128 px of it; the network's 112 px are then 1.45 well radii, with room to jitter

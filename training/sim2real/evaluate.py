@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from monitor.vocabulary import PHASES
 from training.sim2real import labels, scores
 from training.sim2real.augment import mirrored
 from training.sim2real.crops import read_picture
-from training.sim2real.labels import PHASES, STAGES, Picture
+from training.sim2real.labels import STAGES, Picture
 from training.sim2real.model import StageNet
 from training.sim2real.scores import Floats, Stages
 

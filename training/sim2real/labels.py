@@ -15,10 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-PHASES = (
-    *("tPB2", "tPNa", "tPNf", "t2", "t3", "t4", "t5", "t6", "t7", "t8", "t9+"),
-    *("tM", "tSB", "tB", "tEB", "tHB"),
-)
+from monitor.vocabulary import PHASES
+
 STAGES = ("zygote", "2", "3-4", "5-8", "9+/morula", "blastocyst")
 STAGE_OF = dict(zip(PHASES, (0, 0, 0, 1, 2, 2, 3, 3, 3, 3, 4, 4, 5, 5, 5, 5), strict=True))
 STAGE_OF_GENERATED = {"2cell": 1, "4cell": 2, "8cell": 3, "Morula": 4, "Blastocyst": 5}

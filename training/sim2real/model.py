@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.sim2real.labels import PHASES, STAGES
+from monitor.vocabulary import PHASES
+from training.sim2real.labels import STAGES
 
 WIDTHS = (32, 64, 128, 256)
 
