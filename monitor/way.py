@@ -66,8 +66,8 @@ class Stopwatch:
 class Pictures:
     """One virtual embryo's planes on disk, to be hard-linked into a folder as a frame of any moment.
 
-    Each of `embryos` (400 at most) has them shifted otherwise by a few pixels, so that no two have the same pictures and
-    the same memory; the embryo stays in the middle, where it is looked for.
+    Each of `embryos` (400 at most) has them shifted otherwise by a few pixels, so that no two have the same pictures
+    and the same memory; the embryo stays in the middle, where it is looked for.
     """
 
     def __init__(self, folder: Path, size_px: int = 500, embryos: int = 1, hpi_h: float = 60.0) -> None:
