@@ -13,7 +13,7 @@ test: $(VENV)/.dev  ## the fast tests
 	$(BIN)/python -m pytest
 
 test-broker: $(VENV)/.dev  ## needs Mosquitto and promtool: apt-get install mosquitto openssl prometheus
-	$(BIN)/python -m pytest -m broker
+	$(BIN)/python -m pytest -m 'broker and not slow'
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow

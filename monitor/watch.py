@@ -154,7 +154,8 @@ class Watch:
         self.steps += 1
         last = self._folders.get(folder)
         if last is None or last.mtime_ns != mtime_ns:
-            last = self._folders[folder] = _Folder(mtime_ns, changed_at=now, listed_at=now)
+            known = set() if last is None else last.closed
+            last = self._folders[folder] = _Folder(mtime_ns, changed_at=now, listed_at=now, closed=known)
         elif not full and last.settled and _printable(folder) not in self._waiting_in:
             return last.children, []
         files: list[tuple[str, Stamp]] = []

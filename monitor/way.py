@@ -36,6 +36,7 @@ START = datetime(2026, 1, 5, 8, tzinfo=timezone.utc)
 ANSWER_LIMIT_S = 30.0
 CADENCE_S = 600.0
 JPEG_QUALITY = 90
+SHIFTS = 20  # by -10 to 9 pixels to each side
 
 
 class Stopwatch:
@@ -65,7 +66,8 @@ class Stopwatch:
 class Pictures:
     """One virtual embryo's planes on disk, to be hard-linked into a folder as a frame of any moment.
 
-    Each of `embryos` has them shifted by a pixel more, so that no two have the same pictures and the same memory.
+    Each of `embryos` (400 at most) has them shifted otherwise by a few pixels, so that no two have the same pictures
+    and the same memory; the embryo stays in the middle, where it is looked for.
     """
 
     def __init__(self, folder: Path, size_px: int = 500, embryos: int = 1, hpi_h: float = 60.0) -> None:
@@ -73,7 +75,8 @@ class Pictures:
         self._folder, self._embryos = folder, embryos
         stack = VirtualEmbryo(0).stack(hpi_h, size_px)  # P H W
         for embryo in range(embryos):
-            for plane_um, plane in zip(PLANES_UM, np.roll(stack, embryo, axis=2), strict=True):
+            moved = np.roll(stack, (embryo // SHIFTS - SHIFTS // 2, embryo % SHIFTS - SHIFTS // 2), axis=(1, 2))
+            for plane_um, plane in zip(PLANES_UM, moved, strict=True):
                 cv2.imwrite(str(self._path(embryo, plane_um)), plane, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
 
     def _path(self, embryo: int, plane_um: int) -> Path:
