@@ -130,7 +130,6 @@ def test_a_crop_is_the_same_share_of_the_well_whatever_the_embryos_size() -> Non
     assert np.array_equal(crop_embryo(frame, found, 64), crop_embryo(frame, wider, 64))
 
 
-@pytest.mark.skipif(not hasattr(VirtualEmbryo, "centre_um"), reason="this simulator does not tell where it drew")
 def test_drawn_embryos_are_found_at_every_stage_in_every_plane() -> None:
     """Truth from the simulator: half within 8 um, nine in ten within 20 um; the well within 8 um.
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import engines.locate
 import monitor.simulator
 from engines.locate import crop_embryo, locate
-from monitor.simulator import PLANES_UM, VirtualEmbryo
+from monitor.simulator import VirtualEmbryo
 from monitor.vocabulary import PHASES
 from training.sim2real.labels import STAGE_OF, STAGES, phases_to_spans
 
@@ -91,12 +91,11 @@ def moments(seed: int, embryo: VirtualEmbryo, settings: Settings) -> list[tuple[
 def draw_embryo(seed: int, settings: Settings) -> list[tuple[npt.NDArray[np.uint8], str, float]]:
     """(crops (3, 128, 128), phase, hpi) of each moment of one embryo."""
     embryo = VirtualEmbryo(seed)
-    planes = [PLANES_UM.index(plane_um) for plane_um in CROP_PLANES_UM]
     drawn = []
     for phase, hpi_h in moments(seed, embryo, settings):
-        stack = embryo.stack(hpi_h, settings.frame_px)
-        found = locate(stack[planes[1]])
-        cut = [crop_embryo(stack[p], found, CROP_PX, CROP_WELL_RADII) for p in planes]
+        stack = embryo.stack(hpi_h, settings.frame_px, planes_um=CROP_PLANES_UM)
+        found = locate(stack[len(stack) // 2])
+        cut = [crop_embryo(plane, found, CROP_PX, CROP_WELL_RADII) for plane in stack]
         drawn.append((np.stack(cut), phase, hpi_h))
     return drawn
 
