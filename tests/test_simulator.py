@@ -398,3 +398,8 @@ def test_a_stream_touches_no_disk(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("builtins.open", refuse)
     monkeypatch.setattr(Path, "open", refuse)
     assert next(stream([0], [10.0], size_px=32)).stack.shape == (7, 32, 32)
+
+
+def test_what_hatches_out_of_the_picture_is_left_out() -> None:
+    """Seed 923 has lobes beyond the canvas at that hour: drawing it once raised."""
+    assert VirtualEmbryo(923).stack(130.86516726128806, 250, planes_um=(0,)).std() > 10

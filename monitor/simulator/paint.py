@@ -85,11 +85,16 @@ def surface(inward_um: Image, height_um: float, half_um: float, round_: float = 
     return np.asarray(_F(height_um * (1 - round_)) * plateau + _F(height_um * round_) * (t * (2 - t)), dtype=np.float32)
 
 
+def _outside(at: tuple[slice, slice]) -> bool:
+    """Whether a box lies beyond the canvas: what hatches may leave the picture."""
+    return at[0].start >= at[0].stop or at[1].start >= at[1].stop
+
+
 def paint_speck(canvas: Canvas, speck: npt.NDArray[np.float64]) -> None:
     """One small lobe (9,), added to what lies there: both outlines stay."""
     x_um, y_um, z_um, a, b, _, height, outline, grain = (float(v) for v in speck)
     at = canvas.box(x_um, y_um, max(a, b))
-    if at[0].start >= at[0].stop or at[1].start >= at[1].stop:
+    if _outside(at):
         return
     depth = canvas.bin_of(z_um)
     canvas.used[depth] = True
@@ -116,9 +121,9 @@ def _paint_layer(canvas: Canvas, depth: int, lobes: npt.NDArray[np.float64]) -> 
     canvas.used[depth] = True
     for lobe in lobes:
         at = canvas.box(float(lobe[0]), float(lobe[1]), float(max(lobe[3], lobe[4])))
-        inward = canvas.inside_lobe_um(at, lobe)
-        if inward.size == 0:
+        if _outside(at):
             continue
+        inward = canvas.inside_lobe_um(at, lobe)
         highest = top[at]
         higher = inward > highest
         second[at] = np.maximum(second[at], np.minimum(highest, inward))
