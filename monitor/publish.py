@@ -25,6 +25,7 @@ __all__ = ["MqttSettings", "Outbox", "OutboxRow", "PublishObserver", "Publisher"
 
 log = logging.getLogger(__name__)
 
+FIRST_REASSERT_S = 10.0  # the last session's will may come after our birth: it does not stand for long
 REASSERT_STATUS_S = 300.0  # an old session's will can land after our birth (wallbox-mqtt-bridge #107)
 CONNECT_LIMIT_S = 15.0  # amqtt, for one, never answers a v5 CONNECT
 LEAVE_LIMIT_S = 30.0  # how long an old network thread may hold up the next session
@@ -69,7 +70,7 @@ class Publisher:
         self._greeted = False
         self._number = 0
         self._stopped = False
-        self._next_attempt_s = self._began_s = self._asserted_s = monotonic()
+        self._next_attempt_s = self._began_s = self._reassert_s = monotonic()
         self._born_at = now()
         self._ended_on: OutboxRow | None = None
         self._strikes = 0
@@ -203,7 +204,7 @@ class Publisher:
             monotonic=self._monotonic,
         )
         log.info("MQTT session %d with %s, %s", self._number, self._where(), limits.tls_version or "no TLS")
-        self._born_at, self._asserted_s = self._now(), self._monotonic()
+        self._born_at, self._reassert_s = self._now(), self._monotonic() + FIRST_REASSERT_S
         self._delivery.say_first(self._status("online", self._born_at))
         if self._strikes >= STRIKES and self._ended_on is not None:
             log.warning("%d sessions ended on %s/%s; it is laid aside", self._strikes, self._root, self._ended_on.topic)
@@ -244,8 +245,8 @@ class Publisher:
         return more
 
     def _reassert_status(self) -> None:
-        if self._delivery is not None and self._monotonic() - self._asserted_s >= REASSERT_STATUS_S:
-            self._asserted_s = self._monotonic()
+        if self._delivery is not None and self._monotonic() >= self._reassert_s:
+            self._reassert_s = self._monotonic() + REASSERT_STATUS_S
             self._delivery.say_first(self._status("online", self._born_at))
 
     def _status(self, status: str, occurred_at: datetime | None) -> OutboxRow:
