@@ -87,7 +87,7 @@ def surface(inward_um: Image, height_um: float, half_um: float, round_: float = 
 
 def _outside(at: tuple[slice, slice]) -> bool:
     """Whether a box lies beyond the canvas: what hatches may leave the picture."""
-    return at[0].start >= at[0].stop or at[1].start >= at[1].stop
+    return bool(at[0].start >= at[0].stop or at[1].start >= at[1].stop)
 
 
 def paint_speck(canvas: Canvas, speck: npt.NDArray[np.float64]) -> None:
