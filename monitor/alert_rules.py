@@ -58,8 +58,8 @@ class FrameGap(Rule):
     cooldown_min: float = Field(default=0.0, ge=0)
 
 
-class ImagingDegraded(Rule):
-    """Share of an embryo's last 6 frames that were dark, blurred or short of planes."""
+class _OfPictures(Rule):
+    """Share of an embryo's last 6 frames in which something was wrong."""
 
     unit: ClassVar[str] = "share of the last 6 frames"
     frames: ClassVar[int] = 2
@@ -69,15 +69,12 @@ class ImagingDegraded(Rule):
     cooldown_min: float = Field(default=60.0, ge=0)
 
 
-class WellEmpty(Rule):
+class ImagingDegraded(_OfPictures):
+    """Share of an embryo's last 6 frames that were dark, bright, blurred or short of planes."""
+
+
+class WellEmpty(_OfPictures):
     """Share of an embryo's last 6 frames in which no embryo was seen."""
-
-    unit: ClassVar[str] = "share of the last 6 frames"
-    frames: ClassVar[int] = 2
-    enter: float = Field(default=0.5, gt=0, le=1)
-    leave: float = Field(default=0.2, ge=0, lt=1)
-    for_min: float = Field(default=20.0, ge=0)
-    cooldown_min: float = Field(default=60.0, ge=0)
 
 
 class LowBlastocystProbability(Rule):

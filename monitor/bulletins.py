@@ -101,14 +101,13 @@ class Bulletins:
 
     def _node_facts(self, last_frames: list[LastFrame | None], storage_ok: bool) -> NodeFacts:
         now, now_s = self._clock.now(), self._clock.monotonic()
-        assemblers = [intake.assembler for intake in self._node.intakes.values()]
-        since = [since_s for assembler in assemblers if (since_s := assembler.oldest_since()) is not None]
+        frames, oldest_frame_age_s = self._node.backlog(now_s)
         messages, oldest = self._journal.outbox.depth()
         return NodeFacts(
             version=self._version,
             uptime_s=now_s - self._began_s,
-            frames_waiting=sum(map(len, assemblers)),
-            oldest_frame_age_s=now_s - min(since) if since else 0.0,
+            frames_waiting=frames,
+            oldest_frame_age_s=oldest_frame_age_s,
             outbox_messages=messages,
             outbox_oldest_age_s=max(0.0, (now - oldest).total_seconds()) if oldest else 0.0,
             last_step_at=max((last.judged_at for last in last_frames if last and last.judged_at), default=None),

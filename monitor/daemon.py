@@ -302,10 +302,9 @@ class Daemon:
     def _refresh(self) -> None:
         metrics, now = self._metrics, self._clock.now()
         self.imaging.refresh()
-        intakes = self.node.intakes.values()
-        metrics.queue_depth.set(sum(len(intake.assembler) for intake in intakes))
-        since = [since for intake in intakes if (since := intake.assembler.oldest_since()) is not None]
-        metrics.queue_oldest.set(self._clock.monotonic() - min(since) if since else 0)
+        frames, oldest_frame_age_s = self.node.backlog(self._clock.monotonic())
+        metrics.queue_depth.set(frames)
+        metrics.queue_oldest.set(oldest_frame_age_s)
         depth, oldest = self.node.journal.outbox.depth()
         metrics.outbox_messages.set(depth)
         metrics.outbox_oldest.set((now - oldest).total_seconds() if oldest else 0)

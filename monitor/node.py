@@ -63,6 +63,12 @@ class Node:
     time_zeros: dict[str, TimeZero]
     model: str
 
+    def backlog(self, now_s: float) -> tuple[int, float]:
+        """Frames seen and not yet journalled, and how long (s) the oldest of them has waited; 0 where none does."""
+        assemblers = [intake.assembler for intake in self.intakes.values()]
+        since = [since_s for assembler in assemblers if (since_s := assembler.oldest_since()) is not None]
+        return sum(map(len, assemblers)), now_s - min(since) if since else 0.0
+
 
 @dataclass(frozen=True)
 class Source:
