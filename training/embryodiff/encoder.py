@@ -151,12 +151,17 @@ class FrameEncoder(nn.Module):
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
         """x (B, P, H, W) gray in 0..1 (absent planes: anything finite), present (B, P) 1 or 0 -> vectors (B, D)."""
-        batch, planes = x.shape[:2]
-        rows = standardised(x, present).reshape(batch * planes, 1, *x.shape[2:])
-        return self.fusion(self.trunk(rows).reshape(batch, planes, -1), present)
+        return self.fusion(self.each_plane(x), present)
 
-    def encode_standardised(self, planes: Tensor, present: Tensor) -> Tensor:
-        """Only the planes that are there, already standardised: (N, 1, H, W) in order of (frame, plane) -> (B, D).
+    def each_plane(self, x: Tensor) -> Tensor:
+        """x (B, P, H, W) gray in 0..1 -> what the trunk says of each plane by itself, (B, P, C).
+
+        What a plane says never hangs on which others are there: kept once, it can be fused in any choice of planes.
+        """
+        return self.trunk(standardised(x.flatten(0, 1).unsqueeze(1))).reshape(*x.shape[:2], -1)
+
+    def fuse_present(self, planes: Tensor, present: Tensor) -> Tensor:
+        """Only the planes that are there, standardised: (N, 1, H, W) in order of (frame, plane) -> vectors (B, D).
 
         `present` (B, P) has N ones. The same vectors as `forward`, without the trunk on planes that are absent.
         """
@@ -171,17 +176,16 @@ class FrameEncoder(nn.Module):
         return self.phase(dropped), self.stage(dropped)
 
 
-def standardised(x: Tensor, present: Tensor) -> Tensor:
-    """(B, P, H, W) gray -> mean 0, deviation 1 in the middle of the planes that are there, cut off at 5 deviations.
+def standardised(x: Tensor) -> Tensor:
+    """(rows, 1, H, W) gray -> each row with mean 0 and deviation 1 in its middle, cut off at 5 deviations.
 
-    One level and one spread a frame, as `training.sim2real.augment.standardised` does: light tells the network nothing.
+    As `training.sim2real.augment.standardised` does for one plane: light tells the network nothing.
     """
-    edge = x.shape[-1] // 5
-    middle = x[:, :, edge : x.shape[-2] - edge, edge : x.shape[-1] - edge].flatten(2)  # (B, P, N)
-    weight = present / present.sum(dim=1, keepdim=True).clamp(min=1.0)
-    level = (middle.mean(-1) * weight).sum(1).reshape(-1, 1, 1, 1)
-    spread = ((middle - level.reshape(-1, 1, 1)).square().mean(-1) * weight).sum(1).sqrt().reshape(-1, 1, 1, 1)
-    return ((x - level) / spread.clamp(min=LEAST_SPREAD)).clamp(-CLIPPED_AT, CLIPPED_AT)
+    edge_y, edge_x = x.shape[2] // 5, x.shape[3] // 5
+    middle = x[:, :, edge_y : x.shape[2] - edge_y, edge_x : x.shape[3] - edge_x].flatten(1)
+    level = middle.mean(1, keepdim=True)
+    spread = (middle - level).square().mean(1, keepdim=True).sqrt().clamp(min=LEAST_SPREAD)
+    return ((x - level[:, :, None, None]) / spread[:, :, None, None]).clamp(-CLIPPED_AT, CLIPPED_AT)
 
 
 def start_trunk(encoder: FrameEncoder, stage_net: dict[str, Tensor]) -> None:
