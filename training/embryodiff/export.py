@@ -293,7 +293,8 @@ def verify(manifest_path: Path, pair: Pair) -> bool:
     found = compare(manifest_path, pair)
     print(
         f"{'agrees' if found.holds else 'refused: differs'}: ONNX Runtime against PyTorch, "
-        f"feature {found.feature:.2e}, posterior {found.posterior:.2e}, state {found.state:.2e}, tolerance {found.tolerance:.0e}"
+        f"feature {found.feature:.2e}, posterior {found.posterior:.2e}, state {found.state:.2e}, "
+        f"tolerance {found.tolerance:.0e}"
     )
     return found.holds
 
