@@ -70,11 +70,24 @@ def test_a_clock_of_segments_has_as_many_moments_in_every_segment_counted_from_t
     assert 126.0 <= hours_h[0] + 6.0 * (segment[-1] + 1) < 132.0
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_stream_has_every_frame_of_its_window_and_elsewhere_what_opens_each_segment(seed: int) -> None:
+    hours_h = Clock.read("stream:10:60:78:168").hours_h(seed)
+    elapsed_s = np.round((hours_h - hours_h[0]) * 3600).astype(int)
+    assert (elapsed_s % 600 == 0).all()
+    within = (hours_h >= 60) & (hours_h < 78)
+    assert within.sum() == 108
+    assert (elapsed_s[~within] % (6 * 3600) == 0).all()
+    assert np.unique(elapsed_s // (6 * 3600)).tolist() == list(range(len(set(elapsed_s // (6 * 3600)))))
+    assert 162 <= hours_h[-1] < 168
+    assert hours_h[0] == pytest.approx(Clock.read("segments:1").hours_h(seed)[0], abs=1 / 3600)
+
+
 def test_a_clock_is_read_from_a_word_of_the_command_line() -> None:
     assert Clock.read("hourly").hours_h(0).tolist() == [float(h) for h in range(1, 127)]
     assert Clock.read("every:0.5:3:5").hours_h(9).tolist() == [3.0, 3.5, 4.0, 4.5, 5.0]
     assert Clock.read("every:2").last_h == 126.0
-    for wrong in ("daily", "every", "every:0", "every:x", "segments", "segments:1.5", "hourly:3", "every:1:9:2"):
+    for wrong in ("daily", "every", "every:0", "every:x", "segments", "segments:1.5", "hourly:3", "every:1:9:2", "stream:10:9", "stream:10:9:8"):
         with pytest.raises(ValueError, match="clock"):
             Clock.read(wrong)
 
