@@ -360,7 +360,7 @@ def test_a_reading_has_exactly_the_keys_of_the_contract(tmp_path: Path, clock: F
     assert set(body["frame"]) == {
         *("captured_at", "run", "hpi", "hpi_source", "planes", "missing_planes", "sources"),
     }
-    assert set(body["blastocyst"]) == {"probability", "state_age_h", "segments_missed"}
+    assert set(body["blastocyst"]) == {"probability", "state_age_h", "segments_missed", "spread"}
     assert set(body["quality"]) == {"fit", "flags", "measured"}
     assert set(body["quality"]["measured"]) == {"mean_gray", "contrast_gray", "sharpness", "sharpest_plane_um"}
     assert (body["schema"], body["occurred_at"]) == ("pellucid.reading/1", "2026-01-05T08:00:00Z")
