@@ -7,6 +7,7 @@ no trace in the memory, so every answer in the window is the answer of the whole
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -95,8 +96,9 @@ class Cadences:
 
     @property
     def agrees(self) -> bool:
-        """Equal on representatives to 1e-5, and elsewhere the AUC lies within the clip's interval."""
-        return self.worst_on_representatives <= 1e-5 and self.clip.low <= self.stream.value <= self.clip.high
+        """Equal on representatives to 1e-5, and elsewhere the AUC (if there is one) lies in the clip's interval."""
+        within = math.isnan(self.clip.value) or self.clip.low <= self.stream.value <= self.clip.high
+        return self.worst_on_representatives <= 1e-5 and within
 
 
 def compare(streamed: Sequence[Streamed], window_h: tuple[float, float]) -> Cadences:
