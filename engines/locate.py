@@ -65,6 +65,11 @@ class Located:
         """Whether the embryo was found, and not only looked for."""
         return self.embryo_confidence >= LEAST_EMBRYO_CONFIDENCE
 
+    @property
+    def middle(self) -> Circle:
+        """What a crop is taken around: the embryo, or the well where the embryo was not found."""
+        return self.embryo if self.embryo_is_sure else self.well
+
 
 def locate(frame: Gray) -> Located:
     """Find well and embryo in a frame (H, W) uint8 of at least 100 px a side. Raises EngineError for anything else."""
@@ -98,8 +103,7 @@ def crop_embryo(frame: Gray, found: Located, side_px: int, width_in_well_radii: 
     1.45 well radii are about 170 um: the zona and a little around it. Give every plane of a stack the same `found`.
     Where the embryo was not found it is the well's middle at the same scale.
     """
-    middle = found.embryo if found.embryo_is_sure else found.well
-    return crop(frame, middle.x_px, middle.y_px, width_in_well_radii * found.well.radius_px, side_px)
+    return crop(frame, found.middle.x_px, found.middle.y_px, width_in_well_radii * found.well.radius_px, side_px)
 
 
 def _unscaled(circle: Circle, scale: float) -> Circle:
