@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from monitor.simulator import PLANES_UM
 from monitor.vocabulary import PHASES
 from training.amsnet.export import OPSET, write_atomically
+from training.datasets.cut import WIDTH_IN_WELL_RADII
 from training.embryodiff import checkpoint as checkpoints
 from training.embryodiff.checkpoint import Checkpoint, rounded
 from training.embryodiff.encoder import TRUNKS, EncoderConfig, FrameEncoder
@@ -211,6 +212,8 @@ def preprocess_of(encoder: EncoderConfig) -> dict[str, Any]:
         "mean": 0.0,
         "std": 1.0,
         "allowed_plane_counts": list(range(1, encoder.planes + 1)),
+        "crop": "embryo",
+        "width_in_well_radii": WIDTH_IN_WELL_RADII,
     }
 
 
