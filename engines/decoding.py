@@ -62,8 +62,9 @@ class Track:
     `last` (4,): the last frame's hour, the live label, the challenger, for how many frames it has led.
     `counted` (3,): the settled cell-count phase, for how many frames a higher one has stood, and the posterior below.
     `best` (K,), `began` (K,), `onsets_h` (K, K): score, first phase and onsets of the likeliest path into each phase
-    (NaN: not passed, or begun before the first frame). `alpha` (K,): log weight of all paths into each phase. `reached`, `first`, `second` (K, K):
-    share of these paths that passed a phase after the first frame, and the sums of its onset and of its square.
+    (NaN: not passed, or begun before the first frame). `alpha` (K,): log weight of all paths into each phase.
+    `reached`, `first`, `second` (K, K): share of these paths that passed a phase after the first frame, and the sums of
+    its onset and of its square.
     """
 
     last: Floats

@@ -40,7 +40,7 @@ from training.embryodiff.model import SMALL, EmbryoDiff, HeadConfig
 SOURCE = "EmbryoDiff: a conditional diffusion framework with multi-focal feature fusion (reimplemented, made causal)"
 INTENDED_USE = "research use, not validated on patients"
 HEAD_INPUTS = ("feature", "hours", "hours_known", "elapsed")
-_LEAST_ROUNDED = 1024  # values: smaller kernels are kept in float32
+_LEAST_ROUNDED = 256  # values: smaller kernels are kept in float32
 
 
 class EncoderGraph(nn.Module):
@@ -198,7 +198,7 @@ def manifest_of(
         "preprocess": preprocess_of(encoder),
         "decoding": decoding,
         "tolerance": {"absolute": tolerance},
-        "provenance": {**defaults, **pair.provenance},
+        "provenance": {**defaults, "trunk": encoder.trunk, **pair.provenance},
         "intended_use": INTENDED_USE,
     }
 
