@@ -40,7 +40,9 @@ class Pose:
     lift_um: float  # how far its middle lies above where a zygote's lies; a blastocyst sinks, a wide one less
     sheet_um: float  # thickness of the trophectoderm
     clear: float  # 0 to 1: how much of a cell is seen through the one in front of it
+    opaque: float  # 0 to 1: how much it hides of that one
     cavity: FloatArray  # (K, 5): balls whose union is a growing blastocoel: x, y, z, radius, clearness 0 to 1
+    bumps: FloatArray  # (K, 3): x, y, radius of cells that stand into the cavity
     inner: FloatArray  # (M, 3): centres of the inner cell mass's cells; none before there is a cavity
     inner_radii: FloatArray
 
@@ -56,7 +58,7 @@ class Pose:
         cos, sin = np.cos(angle), np.sin(angle)
         turn = np.array([[cos, sin], [-sin, cos]])
         moved = {}
-        for name in ("cells", "inner", "lobes", "specks", "cavity"):
+        for name in ("cells", "inner", "lobes", "specks", "cavity", "bumps"):
             rows = getattr(self, name).copy()
             rows[:, :2] = rows[:, :2] @ turn
             if rows.shape[1] > 5:
@@ -103,6 +105,7 @@ class Body:
         self._specks = Specks(rng, life, self._zona_inner_um, self._zona_um, self._zygote_radius_um)
         self._height_um = float(rng.uniform(7.5, 12.5))
         self._clear = float(rng.uniform(0.15, 0.85))
+        self._opaque = float(rng.uniform(0.0, 1.0))
         self._lobed = float(rng.uniform(0.6, 1.1))  # how much of its cells' outlines a compact morula keeps
         self._shell = Shell(np.random.default_rng((life.seed, 0x7E)), life)
 
@@ -192,7 +195,9 @@ class Body:
             lift_um=0.3 * max(full_um - self._zona_inner_um, 0.0) - 7.0 * there,
             sheet_um=self._shell.thickness_um * (2.0 - 1.0 * grown) * 0.9,
             clear=self._clear * (1 - 0.35 * compaction) * (1 - there),
+            opaque=self._opaque * (1 - there),
             cavity=cavity,
+            bumps=self._shell.bumps(cavity, radius_um),
             inner=mass[:, :3],
             inner_radii=mass[:, 3],
         )
@@ -200,7 +205,8 @@ class Body:
     def _blastomeres(self, cells: FloatArray, radii: FloatArray, compaction: float, there: float) -> FloatArray:
         """(N, 9) lobes of the cells; a morula's are lower and lose most of their outlines."""
         outline = 1.0 - compaction * (0.9 - self._lobed)
-        lobes = balls(cells, radii, self._height_um * there * (1 - 0.15 * compaction), there * outline, there)
+        height = self._height_um * (radii / 26.0) ** 0.7 * there * (1 - 0.15 * compaction)  # small ones are thin
+        lobes = balls(cells, radii, np.minimum(height, 1.25 * self._height_um), there * outline, there)
         _press(lobes)
         return lobes
 

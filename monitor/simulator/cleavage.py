@@ -63,7 +63,8 @@ class Lineage:
             generation = np.append(generation, generation[i] + 1)
             generation[i] += 1
             wide = radii * (swell if n > 1 else 1.0 + 0.3 * (swell - 1.0))
-            packed = wide * _PACKED.get(n + 1, 0.93)
+            wide = wide * float(np.interp(n + 1, [4, 6], [1.0, 0.93]))  # later ones are rounder, with gaps between
+            packed = wide * _PACKED.get(n + 1, 0.95)
             centres = relaxed(centres, packed, wall_um - 1.5, overlap, rounds=24 if n < 8 else 10)
             self._parent.append(i)
             self._rest.append((centres, wide))

@@ -136,7 +136,9 @@ class Specks:
                 self._zona_inner_um + self._zona_um + rng.uniform(-2.0, 20.0),
             )
             place = rng.normal(0.0, wide_um, (count, 3))
-            place[:, :2] += away_um * np.cos(angle), away_um * np.sin(angle)
-            size_um = np.clip(np.exp(rng.normal(np.log(2.6), 0.4, count)), 1.0, 6.0)
-            parts.append(balls(place, size_um, size_um * 1.3, rng.uniform(0.4, 1.1, count), 1.0))
+            place += away_um * np.cos(angle), away_um * np.sin(angle), rng.normal(0.0, 18.0)
+            size_um = np.clip(np.exp(rng.normal(np.log(2.6), 0.6, count)), 0.8, 8.0)
+            parts.append(
+                balls(place, size_um, size_um * rng.uniform(0.4, 1.3, count), rng.uniform(0.1, 0.9, count), 1.0)
+            )
         return np.vstack(parts) if parts else np.zeros((0, 9))
