@@ -238,6 +238,7 @@ class Shell:
             there
             * strong
             * (0.3 + 0.2 * grown + 0.5 * rho)
+            * min(1.0, radius_um / 60.0)
             * np.minimum(thick_um * (1.1 + 0.5 * rho) * (1 + 0.2 * (polar > 0.7)), 11.5)
         )
         columns[:, 7] = there * level * self._outline[own]

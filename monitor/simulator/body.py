@@ -164,6 +164,7 @@ class Body:
         zona_inner_um = max(self._zona_inner_um, full_um + 0.8)
         hatch = self._hatch(hour, radius_um, zona_inner_um)
         cells, radii = self._cells(hour, compaction, decay)
+        counted = len(cells)
         specks = self._specks.at(hpi_h, decay, progress, cells, radii)
         grown = ramp(progress, 0.1, 0.9) * (1.0 - 0.7 * self._collapse(hour))
         there = ramp(progress, 0.0, 0.3)
@@ -172,7 +173,7 @@ class Body:
         lobes = self._blastomeres(cells, radii, compaction, left)
         if there > 0:
             around_cavity(lobes, cavity, radius_um)
-            spread = ramp(progress, 0.15, 0.5)
+            spread = ramp(progress, 0.2, 0.55)
             shell = self._shell.lobes(grown, hatch, spread)
             specks = np.vstack([specks, self._shell.nuclei(shell, spread)])
             lobes = np.vstack([lobes[: len(lobes) * (left > 0)], shell])
@@ -194,8 +195,8 @@ class Body:
             decay=decay,
             lift_um=0.3 * max(full_um - self._zona_inner_um, 0.0) - 7.0 * there,
             sheet_um=self._shell.thickness_um * (2.0 - 1.0 * grown) * 0.9,
-            clear=self._clear * (1 - 0.35 * compaction) * (1 - there),
-            opaque=self._opaque * (1 - there),
+            clear=self._clear * (1 - 0.5 * compaction) * (1 - there),
+            opaque=float(np.interp(counted, [8, 12], [self._opaque, 0.5 + 0.5 * self._opaque])) * left,
             cavity=cavity,
             bumps=self._shell.bumps(cavity, radius_um),
             inner=mass[:, :3],
@@ -205,7 +206,7 @@ class Body:
     def _blastomeres(self, cells: FloatArray, radii: FloatArray, compaction: float, there: float) -> FloatArray:
         """(N, 9) lobes of the cells; a morula's are lower and lose most of their outlines."""
         outline = 1.0 - compaction * (0.9 - self._lobed)
-        height = self._height_um * (radii / 26.0) ** 0.7 * there * (1 - 0.15 * compaction)  # small ones are thin
+        height = self._height_um * (radii / 26.0) * there * (1 - 0.25 * compaction)  # small ones are thin
         lobes = balls(cells, radii, np.minimum(height, 1.25 * self._height_um), there * outline, there)
         _press(lobes)
         return lobes
