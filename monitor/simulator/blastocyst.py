@@ -96,7 +96,7 @@ def around_cavity(lobes: FloatArray, cavity: FloatArray, radius_um: float) -> No
     lobes[:, 5] = np.where(pressed, np.arctan2(out[:, 1], out[:, 0]) + np.pi / 2, lobes[:, 5])
     lobes[:, 3] = size * (1 + 0.3 * flat)
     lobes[:, 4] = lobes[:, 4] * (1 - flat)
-    lobes[:, 6] *= np.where(pressed, 0.4 + 0.3 * in_plane, 0.9)
+    lobes[:, 6] *= np.where(pressed, 0.5 + 0.5 * in_plane, 1.0)
 
 
 class Shell:
@@ -136,9 +136,6 @@ class Shell:
         ray = rng.normal(size=(loose_cells, 3))
         self._loose_place = ray / np.linalg.norm(ray, axis=1, keepdims=True) * rng.uniform(0.5, 0.86, (loose_cells, 1))
         self._loose_um = rng.uniform(4.0, 9.5, loose_cells)
-        bumps = int(rng.integers(7, 16))
-        turn = 2 * np.pi * (np.arange(bumps) + rng.normal(0.0, 0.25, bumps)) / bumps
-        self._bumps = turn, rng.uniform(6.0, 16.0, bumps), rng.uniform(0.3, 1.1, bumps)
         bays = int(rng.integers(1, 4))  # a growing cavity is no ball: bays between the cells around it
         ray = rng.normal(size=(bays, 3)) * (1.0, 1.0, 0.4)
         self._bays = np.column_stack([
@@ -159,16 +156,6 @@ class Shell:
         far = np.linalg.norm(centres, axis=1) + 1e-6
         radii = np.maximum(np.minimum(radii, radius_um - 4.0 - far), 1.0)  # a bay never reaches the wall
         return np.column_stack([centres, radii, np.full(len(radii), clear)])
-
-    def bumps(self, cavity: FloatArray, radius_um: float) -> FloatArray:
-        """(K, 3) x, y, radius of the rim's cells that bulge into the cavity, so that its outline is scalloped."""
-        if not len(cavity):
-            return np.zeros((0, 3))
-        (x_um, y_um), own_um = cavity[0, :2], cavity[0, 3]
-        turn, size_um, deep = self._bumps
-        size_um = size_um * min(own_um / 45.0, 1.2)
-        away_um = own_um + size_um * (1 - deep)
-        return np.column_stack([x_um + away_um * np.cos(turn), y_um + away_um * np.sin(turn), size_um])
 
     def icm_at(self, grown: float, hatch: Hatch) -> FloatArray:
         """(M, 4) x, y, z, radius of the inner cell mass; `grown` 0 (at tSB) to 1 (expanded)."""
@@ -238,7 +225,6 @@ class Shell:
             there
             * strong
             * (0.3 + 0.2 * grown + 0.5 * rho)
-            * min(1.0, radius_um / 60.0)
             * np.minimum(thick_um * (1.1 + 0.5 * rho) * (1 + 0.2 * (polar > 0.7)), 11.5)
         )
         columns[:, 7] = there * level * self._outline[own]

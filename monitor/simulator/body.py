@@ -40,9 +40,7 @@ class Pose:
     lift_um: float  # how far its middle lies above where a zygote's lies; a blastocyst sinks, a wide one less
     sheet_um: float  # thickness of the trophectoderm
     clear: float  # 0 to 1: how much of a cell is seen through the one in front of it
-    opaque: float  # 0 to 1: how much it hides of that one
     cavity: FloatArray  # (K, 5): balls whose union is a growing blastocoel: x, y, z, radius, clearness 0 to 1
-    bumps: FloatArray  # (K, 3): x, y, radius of cells that stand into the cavity
     inner: FloatArray  # (M, 3): centres of the inner cell mass's cells; none before there is a cavity
     inner_radii: FloatArray
 
@@ -58,7 +56,7 @@ class Pose:
         cos, sin = np.cos(angle), np.sin(angle)
         turn = np.array([[cos, sin], [-sin, cos]])
         moved = {}
-        for name in ("cells", "inner", "lobes", "specks", "cavity", "bumps"):
+        for name in ("cells", "inner", "lobes", "specks", "cavity"):
             rows = getattr(self, name).copy()
             rows[:, :2] = rows[:, :2] @ turn
             if rows.shape[1] > 5:
@@ -105,7 +103,6 @@ class Body:
         self._specks = Specks(rng, life, self._zona_inner_um, self._zona_um, self._zygote_radius_um)
         self._height_um = float(rng.uniform(7.5, 12.5))
         self._clear = float(rng.uniform(0.15, 0.85))
-        self._opaque = float(rng.uniform(0.0, 1.0))
         self._lobed = float(rng.uniform(0.6, 1.1))  # how much of its cells' outlines a compact morula keeps
         self._shell = Shell(np.random.default_rng((life.seed, 0x7E)), life)
 
@@ -164,7 +161,6 @@ class Body:
         zona_inner_um = max(self._zona_inner_um, full_um + 0.8)
         hatch = self._hatch(hour, radius_um, zona_inner_um)
         cells, radii = self._cells(hour, compaction, decay)
-        counted = len(cells)
         specks = self._specks.at(hpi_h, decay, progress, cells, radii)
         grown = ramp(progress, 0.1, 0.9) * (1.0 - 0.7 * self._collapse(hour))
         there = ramp(progress, 0.0, 0.3)
@@ -173,7 +169,7 @@ class Body:
         lobes = self._blastomeres(cells, radii, compaction, left)
         if there > 0:
             around_cavity(lobes, cavity, radius_um)
-            spread = ramp(progress, 0.2, 0.55)
+            spread = ramp(progress, 0.15, 0.5)
             shell = self._shell.lobes(grown, hatch, spread)
             specks = np.vstack([specks, self._shell.nuclei(shell, spread)])
             lobes = np.vstack([lobes[: len(lobes) * (left > 0)], shell])
@@ -195,10 +191,8 @@ class Body:
             decay=decay,
             lift_um=0.3 * max(full_um - self._zona_inner_um, 0.0) - 7.0 * there,
             sheet_um=self._shell.thickness_um * (2.0 - 1.0 * grown) * 0.9,
-            clear=self._clear * (1 - 0.5 * compaction) * (1 - there),
-            opaque=float(np.interp(counted, [8, 12], [self._opaque, 0.5 + 0.5 * self._opaque])) * left,
+            clear=self._clear * (1 - 0.35 * compaction) * (1 - there),
             cavity=cavity,
-            bumps=self._shell.bumps(cavity, radius_um),
             inner=mass[:, :3],
             inner_radii=mass[:, 3],
         )
@@ -206,8 +200,7 @@ class Body:
     def _blastomeres(self, cells: FloatArray, radii: FloatArray, compaction: float, there: float) -> FloatArray:
         """(N, 9) lobes of the cells; a morula's are lower and lose most of their outlines."""
         outline = 1.0 - compaction * (0.9 - self._lobed)
-        height = self._height_um * (radii / 26.0) * there * (1 - 0.25 * compaction)  # small ones are thin
-        lobes = balls(cells, radii, np.minimum(height, 1.25 * self._height_um), there * outline, there)
+        lobes = balls(cells, radii, self._height_um * there * (1 - 0.15 * compaction), there * outline, there)
         _press(lobes)
         return lobes
 

@@ -43,7 +43,7 @@ class Lineage:
     def __init__(self, rng: np.random.Generator, life: Life, wall_um: float, zygote_radius_um: float) -> None:
         self._divisions_h = life.divisions_h
         self._fused = life.reverse_cleavage
-        overlap = float(rng.uniform(0.94, 1.1))
+        overlap = float(rng.uniform(0.88, 1.02))
         swell = float(rng.uniform(0.97, 1.1))  # most fill the zona, pressed flat against it
         flat = float(rng.uniform(0.35, 0.9))  # many four-cell embryos lie in one plane, others are tetrahedra
         centres, radii = rng.normal(0.0, 2.0, (1, 3)), np.array([zygote_radius_um])
@@ -63,8 +63,7 @@ class Lineage:
             generation = np.append(generation, generation[i] + 1)
             generation[i] += 1
             wide = radii * (swell if n > 1 else 1.0 + 0.3 * (swell - 1.0))
-            wide = wide * float(np.interp(n + 1, [4, 6], [1.0, 0.9]))  # later ones are rounder, with gaps between
-            packed = wide * _PACKED.get(n + 1, 0.95)
+            packed = wide * _PACKED.get(n + 1, 0.93)
             centres = relaxed(centres, packed, wall_um - 1.5, overlap, rounds=24 if n < 8 else 10)
             self._parent.append(i)
             self._rest.append((centres, wide))

@@ -233,7 +233,7 @@ class VirtualEmbryo:
             plane += _F(strength) * (near * (_F(0.5) * fine) + (_F(0.42) * mass + _F(0.1) * near) * soft)
             focus = 1.0 if abs(b - equator) <= 1 else 0.5
             shell = self._texture[0, :h, :w] + _F(0.6) * self._texture[1, :h, :w]
-            plane += (zona + _F(0.35) * (inside - zona)) * (_F(0.42 * focus * light.grain) * shell) + shade
+            plane += (zona + _F(0.35) * (inside - zona)) * (_F(0.6 * focus * light.grain) * shell) + shade
         planes = (planes - 1) * _taper(h, w, um_per_px) + 1  # no edge shows where the drawn part ends
         return np.asarray(np.clip(planes, 0.04, 3.0), dtype=np.float32)
 

@@ -32,7 +32,7 @@ def masks_of(canvas: Canvas, pose: Pose) -> Masks:
     rim = body & (depth < pose.sheet_um) & ~mass
     hollow = body & ~rim & ~mass
     if len(pose.cavity) and pose.cavity[0, 4] >= 0.99:  # while it grows the rest is still cells
-        hollow &= cavity_inward_um(canvas, pose) > 0
+        hollow &= cavity_inward_um(canvas, (slice(None), slice(None)), pose) > 0
         rim = body & ~mass & ~hollow
     return {"ICM": mass, "TE": rim, "ZP": zona & ~body, "blastocoel": hollow}
 

@@ -15,7 +15,7 @@ from monitor.simulator.optics import BINS_UM, Image, soft_step
 _F = np.float32
 _BIN_UM = float(BINS_UM[1] - BINS_UM[0])
 _LINE_UM = 1.1  # half width of a membrane
-_EDGE_UM = 2.2  # within this a cell rises to its height: a steep edge and a flat interior
+_EDGE_UM = 2.8  # within this a cell rises to its height: a steep edge and a flat interior
 _DOME_UM = 28.0  # and within this its soft shoulder
 _AXIAL = 0.52  # a step of the stage is a longer step within the medium, and embryos lie a little flat
 _HIDDEN = 0.28  # how much of its outline a cell shows where another of the same depth covers it
@@ -114,23 +114,12 @@ def paint_lobes(canvas: Canvas, pose: Pose) -> None:
     """All lobes, bin by bin: within a bin neighbours meet in one thin line, across bins both outlines stay."""
     bins = np.array([canvas.bin_of(float(z)) for z in pose.lobes[:, 2]], dtype=int)
     for depth in np.unique(bins):
-        _paint_layer(canvas, int(depth), pose.lobes[bins == depth], pose)
+        _paint_layer(canvas, int(depth), pose.lobes[bins == depth], pose.clear)
 
 
-def _overlay(layer: Image, line: Image, lobe: npt.NDArray[np.float64], inward: Image, cover: Image, pose: Pose) -> None:
-    """Lays a lobe over those below it: `pose.clear` of the common path adds up, `pose.opaque` of theirs is hidden."""
-    if pose.opaque > 0:
-        hidden = _F(min(float(lobe[7]), 1.0) * pose.opaque) * cover
-        line *= 1 - _F(0.9) * hidden
-        layer *= 1 - _F(0.6) * hidden
-    rise = surface(inward, float(lobe[6]), float(min(lobe[3], lobe[4])), 0.75)
-    both = np.minimum(layer, rise) * _F(0.6 * pose.clear)
-    np.maximum(layer, rise, out=layer)
-    layer += both
-
-
-def _paint_layer(canvas: Canvas, depth: int, lobes: npt.NDArray[np.float64], pose: Pose) -> None:
-    own = _HIDDEN + (0.85 - _HIDDEN) * pose.clear
+def _paint_layer(canvas: Canvas, depth: int, lobes: npt.NDArray[np.float64], clear: float) -> None:
+    """The higher of two that overlap hides part of the lower one; `clear` (0 to 1) of what it hides is still seen."""
+    own = _HIDDEN + (0.85 - _HIDDEN) * clear
     h, w = canvas.x.shape
     top, second = np.full((h, w), -99, np.float32), np.full((h, w), -99, np.float32)
     outline, grain = np.zeros((h, w), np.float32), np.zeros((h, w), np.float32)
@@ -147,12 +136,19 @@ def _paint_layer(canvas: Canvas, depth: int, lobes: npt.NDArray[np.float64], pos
         np.copyto(highest, inward, where=higher)
         np.copyto(outline[at], _F(lobe[7]), where=higher)
         np.copyto(grain[at], _F(lobe[8]), where=higher)
-        line = canvas.line[depth][at]
-        _overlay(path[at], line, lobe, inward, canvas.coverage(inward), pose)
+        line, layer = canvas.line[depth][at], path[at]
+        if clear > 0:
+            line *= 1 - _F(0.45 * clear * min(float(lobe[7]), 1.0)) * canvas.coverage(inward)
         line += _F(own * float(lobe[7]) * canvas.line_gain) * canvas.bell(inward)
+        rise = surface(inward, float(lobe[6]), float(min(lobe[3], lobe[4])), 0.75)
+        both = np.minimum(layer, rise) * _F(0.6 * clear)
+        np.maximum(layer, rise, out=layer)
+        layer += both
     touching = canvas.bell((top - second) * _F(0.8)) * (second > 0)
-    meeting = _F((0.7 - 0.55 * pose.clear) * (1 - 0.6 * pose.opaque)) * touching
-    canvas.line[depth] += _F(canvas.line_gain) * outline * np.maximum(_F(1 - own) * canvas.bell(top), meeting)
+    edge = canvas.bell(top)
+    canvas.line[depth] += (
+        _F(canvas.line_gain) * outline * np.maximum(_F(1 - own) * edge, _F(0.7 - 0.55 * clear) * touching)
+    )
     shape = canvas.coverage(top) * grain
     reach = min(round(float(np.median(lobes[:, 4])) * _AXIAL / _BIN_UM), 2)
     for near in range(max(depth - reach, 0), min(depth + reach, _HIGHEST) + 1):  # a big cell is thicker than a bin
@@ -172,32 +168,26 @@ def paint_compact(canvas: Canvas, pose: Pose) -> None:
     canvas.line[depth] += _F(0.25 * share * canvas.line_gain) * canvas.bell(inward)
 
 
-def cavity_inward_um(canvas: Canvas, pose: Pose) -> Image:
-    """(h, w): how deep each pixel lies inside of the growing cavity; negative outside and where a cell bulges in."""
-    everywhere = (slice(None), slice(None))
-    balls = [canvas.inward_um(everywhere, float(x), float(y), float(r)) for x, y, _, r, _ in pose.cavity]
-    inward: Image = np.asarray(np.maximum.reduce(balls), dtype=np.float32)
-    for x_um, y_um, radius_um in pose.bumps:
-        at = canvas.box(float(x_um), float(y_um), float(radius_um))
-        if not _outside(at):
-            own = inward[at]
-            np.minimum(own, -canvas.inward_um(at, float(x_um), float(y_um), float(radius_um)), out=own)
-    return inward
-
-
 def paint_cavity(canvas: Canvas, pose: Pose) -> None:
     """The fluid of a growing blastocoel: pale, calm, its border crisp; what lies above and below shines through."""
     if not len(pose.cavity):
         return
     clear, depth = float(pose.cavity[0, 4]), canvas.bin_of(float(pose.cavity[0, 2]))
-    inward = cavity_inward_um(canvas, pose)
+    at = canvas.box(0.0, 0.0, pose.radius_um)
+    inward = cavity_inward_um(canvas, at, pose)
     cover = soft_step(inward * _F(1.2))
     for b in (b for b in range(len(BINS_UM)) if canvas.used[b]):
-        canvas.path[b] *= 1 - _F(0.4 * clear) * cover
-        canvas.line[b] *= 1 - _F(0.2 * clear) * cover
-        canvas.grain[b] *= 1 - _F(0.8 * clear) * cover
+        canvas.path[b][at] *= 1 - _F(0.4 * clear) * cover
+        canvas.line[b][at] *= 1 - _F(0.2 * clear) * cover
+        canvas.grain[b][at] *= 1 - _F(0.8 * clear) * cover
     canvas.used[depth] = True
-    canvas.line[depth] += _F(0.7 * clear * canvas.line_gain) * canvas.bell(inward)
+    canvas.line[depth][at] += _F(0.7 * clear * canvas.line_gain) * canvas.bell(inward)
+
+
+def cavity_inward_um(canvas: Canvas, at: tuple[slice, slice], pose: Pose) -> Image:
+    """How deep each pixel of a box lies inside of the growing cavity; negative outside."""
+    balls = [canvas.inward_um(at, float(x), float(y), float(r)) for x, y, _, r, _ in pose.cavity]
+    return np.asarray(np.maximum.reduce(balls), dtype=np.float32)
 
 
 def paint_shell(canvas: Canvas, pose: Pose) -> None:

@@ -31,8 +31,6 @@ class Specks:
         self._vacuole = rng.normal(0.0, 0.3, (16, 3)), rng.integers(0, CELLS_AT_MOST, 16)
         self._ghosts = self._sample_ghosts(rng)
         self._granules = self._sample_granules(rng)
-        self._knobs = rng.normal(size=(3 * CELLS_AT_MOST, 3)), rng.uniform(0.2, 0.5, 3 * CELLS_AT_MOST)
-        self._rough = float(rng.uniform(0.3, 1.5))
         self._clumps = self._sample_clumps(rng)
 
     def at(self, hpi_h: float, decay: float, progress: float, cells: FloatArray, radii: FloatArray) -> FloatArray:
@@ -47,22 +45,12 @@ class Specks:
         seen = 2 if hour >= self.life.onsets_h.get("tPB2", 3.0) else 1
         polar_um = self._polar_um[:seen]
         polar = balls(self._polar[:seen] * (inner_um - 0.9 * polar_um)[:, None], polar_um, 1.1 * polar_um, 0.8, 1.0)
-        inside = [fragments, ghosts, granules, polar, self._knobs_on(cells, radii)]
+        inside = [fragments, ghosts, granules, polar]
         if progress < 0.2:
             inside += [self._pronuclei(hour), self._nuclei_at(hour, cells, radii), self._vacuoles(hpi_h, cells, radii)]
         body = np.vstack(inside)
         body[:, 6:] *= left
         return np.vstack([body[: len(body) * (left > 0)], self._clumps])
-
-    def _knobs_on(self, cells: FloatArray, radii: FloatArray) -> FloatArray:
-        """(K, 9): small bumps on the surface of a heap of nine cells or more, three to a cell, facing outwards."""
-        if len(cells) < 9:
-            return np.zeros((0, 9))
-        ray, share = self._knobs[0][: 3 * len(cells)], self._knobs[1][: 3 * len(cells)]
-        own_um = np.repeat(radii, 3)
-        place = np.repeat(cells, 3, axis=0) + 0.62 * own_um[:, None] * ray / np.linalg.norm(ray, axis=1, keepdims=True)
-        height = 1.4 * self._rough * min((len(cells) - 8) / 6, 1.0)
-        return balls(place, share * own_um, height * (0.4 + share), 0.12 + 0.5 * (share - 0.2), 0.6)
 
     def _pronuclei(self, hour: float) -> FloatArray:
         """(0 or 2 to 16, 9): two clear balls that meet, each with a row of nucleoli; they fade before tPNf."""
@@ -115,7 +103,7 @@ class Specks:
 
     def _sample_ghosts(self, rng: np.random.Generator) -> FloatArray:
         """(G, 10): folds, vacuoles and unfocused membranes, a lobe each and its birth as hpi."""
-        count, large = int(rng.integers(4, 14)), int(rng.integers(0, 2))
+        count, large = int(rng.integers(4, 14)), int(rng.integers(0, 3))
         columns = np.zeros((count, 10))
         columns[:, :3] = rng.normal(0.0, 0.36, (count, 3))
         size = np.clip(np.exp(rng.normal(np.log(7.5), 0.5, count)), 2.5, 19.0)
@@ -148,9 +136,7 @@ class Specks:
                 self._zona_inner_um + self._zona_um + rng.uniform(-2.0, 20.0),
             )
             place = rng.normal(0.0, wide_um, (count, 3))
-            place += away_um * np.cos(angle), away_um * np.sin(angle), rng.normal(0.0, 18.0)
-            size_um = np.clip(np.exp(rng.normal(np.log(2.6), 0.6, count)), 0.8, 8.0)
-            parts.append(
-                balls(place, size_um, size_um * rng.uniform(0.4, 1.3, count), rng.uniform(0.1, 0.9, count), 1.0)
-            )
+            place[:, :2] += away_um * np.cos(angle), away_um * np.sin(angle)
+            size_um = np.clip(np.exp(rng.normal(np.log(2.6), 0.4, count)), 1.0, 6.0)
+            parts.append(balls(place, size_um, size_um * 1.3, rng.uniform(0.4, 1.1, count), 1.0))
         return np.vstack(parts) if parts else np.zeros((0, 9))

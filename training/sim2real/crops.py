@@ -47,7 +47,7 @@ class Settings:
     last_hpi_h: float = 135.0
     arrested_h: float = 30.0  # how long an arrested embryo is still shown
     moments_per_stage: int = 1
-    heavy_share: float = 0.33  # of the embryos get more fragments and less even cells than life gives them
+    heavy_share: float = 0.4  # of the embryos get more fragments and less even cells than life gives them
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def lived(seed: int, settings: Settings) -> Life:
     rng, life = np.random.default_rng((seed, 0x4EA)), Life.sample(seed)
     if rng.random() >= settings.heavy_share:
         return life
-    ratio = max(life.fragmentation_ratio, float(rng.uniform(0.08, 0.35)))
+    ratio = max(life.fragmentation_ratio, float(rng.uniform(0.08, 0.4)))
     return replace(life, fragmentation_ratio=ratio, unevenness=max(life.unevenness, float(rng.uniform(0.1, 0.45))))
 
 
