@@ -175,7 +175,7 @@ class Run:
             for turn in range(SETTLING_BATCHES):
                 rng = np.random.default_rng((self.seed, 3, turn))
                 present = self._present(rng) if turn % 2 else range(self.model.config.planes)
-                rows = max(self.recipe.frame_rows // 3, 1)
+                rows = max(self.recipe.frame_rows // 3, 2)  # batch norm needs more than one
                 batch = frames_batch(self.pupils, rows, present, rng, self.kept.mean, self.kept.std)
                 self.model.features(batch.frames.to(self.device), batch.source)
         for norm in norms:
@@ -232,8 +232,8 @@ class Run:
 
 
 def _fewer(rows: int, planes: int) -> int:
-    """Rows of a batch that shows so many planes, at about the cost of `rows` with one or two."""
-    return rows if planes <= 2 else max(rows * 2 // (planes + 1), 1)
+    """Rows of a batch that shows so many planes, at about the cost of `rows` with one or two; 2 at least."""
+    return rows if planes <= 2 else max(rows * 2 // (planes + 1), 2)
 
 
 def _norms(model: nn.Module) -> list[nn.BatchNorm2d]:

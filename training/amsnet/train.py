@@ -95,6 +95,7 @@ def parser() -> argparse.ArgumentParser:
     described.add_argument(
         "--init", type=Path, help="first weights: our checkpoint, or a ResNet state dict on this disk"
     )
+    described.add_argument("--teacher-lives", type=int, default=4000, help="lives the teacher's odds are fitted to")
     described.add_argument("--seed", type=int, default=0)
     described.add_argument("--cache", type=Path, default=Path("training/cache"), help="of drawn stacks")
     described.add_argument("--out", type=Path, default=Path("training/runs"), help="checkpoint, losses, curves")
@@ -130,7 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     side_px = chosen.input_px or BACKBONES[recipe.backbone].input_px
     config = AMSNetConfig(recipe.backbone, len(chosen.planes), side_px, hours=recipe.hours)
-    teacher = Teacher()
+    teacher = Teacher(chosen.teacher_lives)
     clock = Clock("segments", frames=chosen.frames, last_h=chosen.last_hour)
     train = list(pupils_of(chosen, range(chosen.embryos), clock, side_px, teacher))
     seeds = range(VALIDATION_SEEDS_FROM, VALIDATION_SEEDS_FROM + chosen.validation)
