@@ -192,8 +192,11 @@ def test_the_days_of_a_report_tell_who_is_still_imaged_and_what_each_predictor_i
         assert day.auc_less[CEILING].value == pytest.approx(day.auc[OURS].value - 1.0)
         assert day.auc_less[COUNTER].value == pytest.approx(day.auc[OURS].value - 0.5)
     assert days[-1].auc[OURS].value > days[0].auc[OURS].value
-    areas = report.areas_of(days)
-    assert areas[CEILING] == pytest.approx(6.5 / 7)
+    areas = report.areas_of(answers, rounds=50)
+    assert areas[CEILING].value == areas[CEILING].low == pytest.approx(6.5 / 7)
+    own = metrics.area_over_days([day.accuracy[OURS].value for day in days])
+    assert areas[OURS].value == pytest.approx(own)
+    assert areas[OURS].low < own < areas[OURS].high
     text = report.text_of(days, areas, None)
     assert report.NOT_PATIENTS in text
     assert "0.874" in text
@@ -209,7 +212,7 @@ def test_predictors_asked_about_other_embryos_are_refused() -> None:
 def test_the_written_report_is_read_back_and_what_does_not_exist_is_null(tmp_path: Path) -> None:
     answers = some_answers(1)  # one embryo: no AUC, no paired difference
     days = [report.day_of(answers, day, rounds=10) for day in DAYS]
-    report.write_json(tmp_path / "r.json", {"weights": "w.pt"}, days, report.areas_of(days), None)
+    report.write_json(tmp_path / "r.json", {"weights": "w.pt"}, days, report.areas_of(answers, rounds=10), None)
     told = json.loads((tmp_path / "r.json").read_text())
     assert told["weights"] == "w.pt"
     assert told["days"][5]["auc"][OURS]["value"] is None
@@ -362,7 +365,7 @@ def test_the_command_writes_tables_and_pictures_and_tells_of_days_on_which_nobod
     told = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [day["embryos"] for day in told["days"]][:8] == [6] * 8
     assert told["days"][13]["embryos"] == 0 and told["days"][13]["accuracy"][OURS]["value"] is None
-    assert told["area_under_accuracy_over_7"][OURS] is None
+    assert told["area_under_accuracy_over_7"][OURS]["value"] is None
     assert told["stream"]["agrees"] and told["stream"]["worst_on_representatives"] <= 1e-5
     with pytest.raises(SystemExit):
         evaluate.main([*line, "--stream-window", "61:60"])

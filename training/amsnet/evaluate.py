@@ -146,7 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
     clock = Clock("segments", last_h=chosen.last_hour)
     answers = answers_of(kept, drawn(chosen.cache, kept, clock, seeds, chosen.workers), hours, chosen.lives)
     days = [report.day_of(answers, day, chosen.rounds) for day in DAYS]
-    areas = report.areas_of(days)
+    areas = report.areas_of(answers, rounds=chosen.rounds)
     streamed = _streamed(chosen, kept, hours) if chosen.stream_embryos else []
     both = compare(streamed, chosen.stream_window) if streamed else None
     reaches = sum(one.reaches for one in answers[OURS])
