@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from monitor.simulator import curves, sheet
+from engines.locate import locate
+from monitor.simulator import VirtualEmbryo, curves, focus, sheet
 
 DATA = Path("../shared/data")
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the public pictures are not beside the checkout")
@@ -60,15 +61,28 @@ def test_fine_grain_shows_as_contrast_at_fine_scales():
     assert fine.argmax() < coarse.argmax()
 
 
-def test_the_embryo_is_found_where_the_detail_is():
-    row, column = curves.embryo_centre_px(frame_with_a_disc(2.0).gray)
-    assert abs(row - 120) < 12
-    assert abs(column - 90) < 12
+def planes_sharp_at(inside_plane: int, rim_plane: int) -> list[np.ndarray]:
+    """Seven 500-px planes of a drawn blastocyst; its inside and its rim are sharp in one plane each."""
+    gray = VirtualEmbryo(3, arrest_share=0.0).stack(118.0, 500, (0,))[0]
+    body = locate(gray).embryo
+    y, x = np.mgrid[:500, :500]
+    within = (np.hypot(y - body.y_px, x - body.x_px) < 0.6 * body.radius_px).astype(np.float32)
+    within = cv2.GaussianBlur(within, (0, 0), 2.0)
+    blurred = [
+        [cv2.GaussianBlur(gray, (0, 0), 0.9 * abs(i - at) + 0.01) for i in range(7)] for at in (inside_plane, rim_plane)
+    ]
+    return [(within * a + (1 - within) * b).astype(np.uint8) for a, b in zip(*blurred, strict=True)]
 
 
-def test_a_blurred_copy_is_never_the_sharpest_plane():
-    sharp = frame_with_a_disc(1.0).gray
-    planes = [cv2.GaussianBlur(sharp, (0, 0), abs(i - 2) + 0.01) for i in range(7)]
-    shares = curves.sharpness_by_plane(planes, (120, 90))
-    assert (shares.argmax(-1) == 2).mean() > 0.8
-    assert shares.sum(-1) == pytest.approx(np.ones(shares.shape[:2]))
+@pytest.mark.parametrize(("inside", "rim"), [(2, 4), (5, 3)])
+def test_each_structure_is_sharpest_in_the_plane_it_was_left_sharp_in(inside: int, rim: int):
+    found = focus.detail_by_plane(planes_sharp_at(inside, rim))
+    assert (found["inside"].argmax(1) == inside).all()
+    assert (found["trophectoderm rim"].argmax(1) == rim).mean() > 0.7
+    assert all(rows.sum(1) == pytest.approx(np.ones(8)) for rows in found.values())
+
+
+def test_the_table_of_focus_counts_sectors_in_percent():
+    found = focus.detail_by_plane(planes_sharp_at(2, 4))
+    inside = next(line for line in focus.table({"virtual": [found]}).splitlines() if " inside " in line)
+    assert [int(share) for share in inside.split()[2:]] == [0, 0, 100, 0, 0, 0, 0]

@@ -2,7 +2,11 @@
 
 import csv
 import json
+import os
+import platform
 import re
+import subprocess
+import sys
 from datetime import datetime, timedelta, timezone
 from functools import cache
 from itertools import pairwise
@@ -51,6 +55,27 @@ def test_the_same_seed_hour_and_size_give_the_same_bytes():
     second.stack(70.0, SIZE_PX)  # what was drawn before must not matter
     second.stack(30.0, 64)
     assert first.stack(30.0, SIZE_PX).tobytes() == second.stack(30.0, SIZE_PX).tobytes()
+
+
+DRAWN_ELSEWHERE = """
+import sys, numpy as np
+from monitor.simulator import VirtualEmbryo
+np.save(sys.argv[1], np.stack([VirtualEmbryo(seed).stack(h, 224) for seed, h in ((0, 26.0), (1, 60.0), (2, 110.0))]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names the instructions of x86 processors")
+def test_a_processor_without_wide_instructions_draws_the_same_within_one_gray_level(tmp_path: Path):
+    """Another machine changes above all which instructions NumPy and OpenCV choose: here, the oldest."""
+    plain = {"OPENCV_CPU_DISABLE": "SSE4.2,AVX,FP16,AVX2,FMA3", "NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3"}
+    drawn = []
+    for name, environment in (("here", {}), ("elsewhere", plain)):
+        path = tmp_path / f"{name}.npy"
+        command = [sys.executable, "-W", "ignore", "-c", DRAWN_ELSEWHERE, str(path)]
+        subprocess.run(command, env={**os.environ, **environment}, check=True, timeout=120)
+        drawn.append(np.load(path).astype(int))
+    assert np.abs(drawn[0] - drawn[1]).max() <= 1
 
 
 def test_a_stack_is_seven_gray_planes_of_the_size_asked_for():

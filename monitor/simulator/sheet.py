@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from monitor.simulator import curves
+from engines.locate import locate
+from monitor.simulator import curves, focus
 from monitor.simulator.curves import Frame
 from monitor.simulator.draw import VirtualEmbryo
 from monitor.simulator.life import PHASES
@@ -48,7 +52,8 @@ class Shown(Frame):
 
 
 def _found(gray: Gray, caption: str) -> Shown:
-    return Shown(gray, curves.embryo_centre_px(gray), caption)
+    body = locate(gray).embryo
+    return Shown(gray, (round(body.y_px), round(body.x_px)), caption)
 
 
 def _centre_px(one: VirtualEmbryo, hpi_h: float) -> tuple[int, int]:
@@ -190,6 +195,10 @@ def _stack_of(phase: str, seed: int) -> list[Shown]:
     ]
 
 
+def _grays_of(phase: str, seed: int) -> list[Gray]:
+    return [plane.gray for plane in _stack_of(phase, seed)]
+
+
 def speed_stacks_per_s(size_px: int, count: int, planes_um: tuple[int, ...] = PLANES_UM) -> tuple[float, float]:
     """Stacks drawn a second by one thread, over hours 5 to 140 of one embryo: by the clock, and by processor time."""
     one = VirtualEmbryo(3, arrest_share=0.0)
@@ -200,23 +209,27 @@ def speed_stacks_per_s(size_px: int, count: int, planes_um: tuple[int, ...] = PL
     return count / (time.perf_counter() - clock_s), count / (time.process_time() - processor_s)
 
 
-def _print_speed() -> None:
-    cv2.setNumThreads(1)
-    for size_px, count in ((112, 60), (224, 40), (500, 15)):
-        for planes_um in (PLANES_UM, (0,)):
-            clock, processor = speed_stacks_per_s(size_px, count, planes_um)
-            name = f"{len(planes_um)} x {size_px} x {size_px}"
-            print(f"{name}: {clock:.1f} stacks/s on one thread by the clock, {processor:.1f} by processor time")
+def _speed_of_one(size_px: int, count: int, planes_um: tuple[int, ...]) -> tuple[float, float]:
+    cv2.setNumThreads(1)  # one process a core, as training draws
+    return speed_stacks_per_s(size_px, count, planes_um)
 
 
-def _sharpness(stack: list[Shown]) -> curves.FloatArray:
-    return curves.sharpness_by_plane([plane.gray for plane in stack], stack[len(stack) // 2].centre_px)
+def _print_speed(processes: int) -> None:
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        list(pool.map(_speed_of_one, [112] * processes, [2] * processes, [(0,)] * processes))  # start and import
+        for size_px, count in ((112, 60), (224, 40), (500, 15)):
+            for planes_um in (PLANES_UM, (0,)):
+                asked = ([size_px] * processes, [count] * processes, [planes_um] * processes)
+                clock, processor = np.sum(list(pool.map(_speed_of_one, *asked)), axis=0)
+                name = f"{len(planes_um)} x {size_px} x {size_px}, {processes} processes"
+                print(f"{name}: {clock:.1f} stacks/s by the clock, {processor:.1f} by processor time")
 
 
 def _pictures(data: Path, seed: int, report: bool) -> Mapping[str, Gray]:
     """All sheets by name; what they measure is printed."""
-    stacks = [[_found(read_gray(p), name) for p in files] for name, files in stork_stacks(data, report).items()]
-    virtual = [_stack_of("tEB" if i % 2 else "tB", seed + 13 * i) for i in range(6)]
+    sharp_real = [focus.detail_by_plane([read_gray(p) for p in files]) for files in stork_stacks(data, report).values()]
+    sharp_drawn = [focus.detail_by_plane(_grays_of("tEB" if i % 2 else "tB", seed + 13 * i)) for i in range(_EACH)]
+    print(focus.table({"virtual": sharp_drawn, "stork": sharp_real}))
     phases = ("tPNa", "t2", "t4", "t8", "tM", "tB", "tEB")
     real = {phase: real_of(data, phase, report) for phase in phases}
     drawn = {phase: virtual_of(phase, seed + 40) for phase in phases}
@@ -228,7 +241,7 @@ def _pictures(data: Path, seed: int, report: bool) -> Mapping[str, Gray]:
         "close_ups_late": phase_sheet(data, PHASES[8:], 200, True, seed, report),
         "planes": plane_sheet(data, 120, seed, report),
         "curves": curves.chart(*([one for group in half.values() for one in group] for half in (drawn, real))),
-        "focus": curves.focus_chart([_sharpness(s) for s in virtual], [_sharpness(s) for s in stacks]),
+        "focus": focus.chart(sharp_drawn, sharp_real),
     }
 
 
@@ -238,10 +251,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="where the sheets are written, as PNG")
     parser.add_argument("--seed", type=int, default=0, help="first virtual embryo")
     parser.add_argument("--report", action="store_true", help="the real pictures kept from tuning, once a round")
-    parser.add_argument("--speed", action="store_true", help="only measure how fast stacks are drawn, on one thread")
+    parser.add_argument("--speed", action="store_true", help="only measure how fast stacks are drawn")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="that draw at once, for --speed")
     args = parser.parse_args(argv)
     if args.speed:
-        _print_speed()
+        _print_speed(args.processes)
         return 0
     if args.out is None:
         parser.error("say where to write with --out DIR")
