@@ -260,20 +260,20 @@ def test_stream_clip_and_wrong_cadence_are_compared_at_the_end_of_the_window() -
         right = np.array([0.5, 0.5, clip[2], clip[2] + 0.01, clip[2] + 0.02, 0.5])
         wrong = np.array([np.nan, np.nan, *rng.random(3), np.nan])
         streams.append(Streamed(hours_h, right, wrong, clip, [0, 1, 2, 5], 4, float(right[4]), reaches))
-    found = compare(streams, (14.0, 20.0))
+    found = compare(streams, (14.0, 20.0), rounds=60)
     assert (found.embryos, found.frames, found.worst_on_representatives) == (30, 180, 0.0)
     assert found.clip.value == found.stream.value == 1.0
     assert found.stream_moved == pytest.approx(0.01)
     assert found.wrong.value < 0.9 and found.wrong_less_clip.high < 0
     assert found.agrees
     streams[0].right[5] += 2e-5
-    assert not compare(streams, (14.0, 20.0)).agrees
+    assert not compare(streams, (14.0, 20.0), rounds=60).agrees
     streams[0].right[5] -= 2e-5
     streams[1].right[4] += 2e-5
-    assert compare(streams, (14.0, 20.0)).worst_at_end == pytest.approx(2e-5)
+    assert compare(streams, (14.0, 20.0), rounds=60).worst_at_end == pytest.approx(2e-5)
     for one in streams[:20]:
         one.right[4] = 1 - one.right[4]
-    assert not compare(streams, (14.0, 20.0)).agrees
+    assert not compare(streams, (14.0, 20.0), rounds=60).agrees
 
 
 # --- with a network (its weights are random: only the bookkeeping is measured)

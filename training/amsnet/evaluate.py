@@ -151,7 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
     days = [report.day_of(answers, day, chosen.rounds) for day in DAYS]
     areas = report.areas_of(answers, rounds=chosen.rounds)
     streamed = _streamed(chosen, kept, hours) if chosen.stream_embryos else []
-    both = compare(streamed, chosen.stream_window) if streamed else None
+    both = compare(streamed, chosen.stream_window, chosen.rounds) if streamed else None
     reaches = sum(one.reaches for one in answers[OURS])
     about = {
         "weights": chosen.weights.name,

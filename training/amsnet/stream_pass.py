@@ -112,7 +112,7 @@ class Cadences:
         return same and self.accuracy_clip.low <= self.accuracy_stream <= self.accuracy_clip.high
 
 
-def compare(streamed: Sequence[Streamed], window_h: tuple[float, float]) -> Cadences:
+def compare(streamed: Sequence[Streamed], window_h: tuple[float, float], rounds: int = 1000) -> Cadences:
     """`*_moved`: mean distance of an answer in the window from the clip's last one before it."""
     truth: Bools = np.array([one.reaches for one in streamed], dtype=bool)
     ends, moved = [], []
@@ -124,7 +124,7 @@ def compare(streamed: Sequence[Streamed], window_h: tuple[float, float]) -> Cade
     clip, right, wrong = (np.array(line) for line in zip(*ends, strict=True))
 
     def less(others: Floats) -> Estimate:
-        return bootstrap(lambda rows: auc(others[rows], truth[rows]) - auc(clip[rows], truth[rows]), len(truth))
+        return bootstrap(lambda rows: auc(others[rows], truth[rows]) - auc(clip[rows], truth[rows]), len(truth), rounds)
 
     return Cadences(
         window_h=window_h,
@@ -132,9 +132,9 @@ def compare(streamed: Sequence[Streamed], window_h: tuple[float, float]) -> Cade
         frames=sum(len(one.hours_h) for one in streamed),
         worst_on_representatives=max(one.worst for one in streamed),
         worst_at_end=max(abs(float(one.right[one.end]) - one.clip_end) for one in streamed),
-        clip=auc_interval(clip, truth),
-        stream=auc_interval(right, truth),
-        wrong=auc_interval(wrong, truth),
+        clip=auc_interval(clip, truth, rounds),
+        stream=auc_interval(right, truth, rounds),
+        wrong=auc_interval(wrong, truth, rounds),
         stream_less_clip=less(right),
         wrong_less_clip=less(wrong),
         accuracy_clip=share(int(((clip > 0.5) == truth).sum()), len(truth)),
