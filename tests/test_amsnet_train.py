@@ -341,6 +341,19 @@ def test_a_smoke_run_draws_trains_calibrates_and_leaves_what_export_takes(
     assert "validation_auc_day2" in capsys.readouterr().out
 
 
+def test_a_network_of_fewer_planes_is_finished_with_the_planes_it_was_given(
+    pupils: list[Pupil], tmp_path: Path
+) -> None:
+    """Its manifest names the very planes it saw, not the ones around the middle; it claims no stability."""
+    apart = [Pupil(Drawn(pupil.embryo.seed, planes_um=(-45, 0, 45)), pupil.targets) for pupil in pupils[:2]]
+    run = Run(RECIPE, TINY, apart, Limits(1), tmp_path / "three.pt")
+    run.go_on(say=False)
+    train.finish(run, apart)
+    kept = checkpoint.load(tmp_path / "three.pt")
+    assert kept.preprocess()["planes_um"] == [-45, 0, 45]
+    assert kept.calibration["temperature"] > 0 and not kept.stability
+
+
 def test_help_names_every_part_of_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     """`--help` is the manual."""
     with pytest.raises(SystemExit):
