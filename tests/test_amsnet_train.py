@@ -352,6 +352,11 @@ def test_a_network_of_fewer_planes_is_finished_with_the_planes_it_was_given(
     kept = checkpoint.load(tmp_path / "three.pt")
     assert kept.preprocess()["planes_um"] == [-45, 0, 45]
     assert kept.calibration["temperature"] > 0 and not kept.stability
+    resumed = Run(RECIPE, TINY, apart, Limits(1), tmp_path / "three.pt", resume=True)
+    train.finish(resumed, apart)  # the same command once more: nothing was learned, the temperature is in the weights
+    again = checkpoint.load(tmp_path / "three.pt")
+    assert again.calibration == kept.calibration
+    assert checkpoint.state_id(again) == checkpoint.state_id(kept)
 
 
 def test_help_names_every_part_of_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:

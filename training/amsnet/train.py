@@ -51,9 +51,14 @@ def pupils_of(
 
 
 def finish(run: Run, held_out: list[Pupil]) -> None:
-    """Measure and calibrate on embryos that were not trained on; everything goes into the checkpoint."""
+    """Measure and calibrate on embryos that were not trained on; everything goes into the checkpoint.
+
+    A run that was finished before and has learned nothing since is left alone: its temperature is in its weights.
+    """
     kept = run.kept
     kept.model.to("cpu")
+    if kept.calibration and kept.provenance.get("steps") == run.step:
+        return
     kept.width_in_well_radii = WIDTH_IN_WELL_RADII
     kept.planes_um = run.pupils[0].embryo.planes_um
     found = {}
