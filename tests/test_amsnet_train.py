@@ -390,6 +390,10 @@ def test_a_finished_row_is_not_trained_again_and_the_table_pairs_the_rows(pupils
     (tmp_path / "full,_3_planes.pt").unlink()
     assert ablation.train_row(row, pupils, pupils[:4], Limits(3), 32, tmp_path, 0) == first
     assert first["steps"] == 3 and not (tmp_path / "full,_3_planes.pt").exists()
+    with pytest.raises(ValueError, match="give another --out"):
+        ablation.train_row(row, pupils, pupils[:3], Limits(3), 32, tmp_path, 0)
+    with pytest.raises(ValueError, match="give another --out"):
+        ablation.train_row(row, pupils, pupils[:4], Limits(3), 32, tmp_path, 1)
     first["reaches"] = [True, False, True, False]
     said = ablation.table({"full": first, "full, 3 planes": first})
     assert said.count("+0.000, +0.000 to +0.000") == 6
