@@ -13,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.contract import EngineError
-from engines.locate import Located, crop_embryo, locate
+from engines.locate import Circle, Located, crop_embryo, locate
 from engines.manifest import Preprocess
 
 Gray = npt.NDArray[np.uint8]
+
+_USUAL_WELL_RADIUS = 0.44  # of the shorter side
 
 
 def nearest_plane_um(wanted_um: int, present_um: tuple[int, ...]) -> int:
@@ -47,9 +49,16 @@ def fit_plane(image: Gray, height_px: int, width_px: int) -> Gray:
 def locate_in(images: Mapping[int, Gray]) -> Located:
     """Where well and embryo lie: looked for once per frame, in the plane nearest to the middle one, for all models.
 
-    Raises EngineError without a plane, and below 100 px a side.
+    Nothing is sure where the locator can make nothing of the picture. Raises EngineError without a plane, and below
+    100 px a side.
     """
-    return locate(images[nearest_plane_um(0, tuple(sorted(images)))])
+    frame = images[nearest_plane_um(0, tuple(sorted(images)))]
+    try:
+        return locate(frame)
+    except ValueError:  # a straight edge of glare: the circle through it is larger than the picture has rays for
+        height, width = frame.shape
+        well = Circle((width - 1) / 2, (height - 1) / 2, _USUAL_WELL_RADIUS * min(height, width))
+        return Located(well, well, 0.0, 0.0)
 
 
 def fit_stack(images: Mapping[int, Gray], how: Preprocess, found: Located | None = None) -> Gray:
