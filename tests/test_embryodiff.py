@@ -19,10 +19,10 @@ from monitor.vocabulary import PHASES  # noqa: E402
 from training.embryodiff import checkpoint, diffusion, scores  # noqa: E402
 from training.embryodiff.encoder import EncoderConfig, FrameEncoder, standardised, start_trunk  # noqa: E402
 from training.embryodiff.export import Pair, compare, export  # noqa: E402
-from training.embryodiff.features import Video, nearest_alike  # noqa: E402
+from training.embryodiff.features import Fuser, Video, nearest_alike  # noqa: E402
 from training.embryodiff.losses import Labels, shown  # noqa: E402
 from training.embryodiff.model import SMALL, EmbryoDiff, HeadConfig, Sequence  # noqa: E402
-from training.embryodiff.run import Recipe, Run  # noqa: E402
+from training.embryodiff.run import Recipe, Run, parameter_groups  # noqa: E402
 from training.embryodiff.train import head_loss  # noqa: E402
 from training.sim2real.model import StageNet  # noqa: E402
 
@@ -352,6 +352,30 @@ def test_a_resampled_sequence_shows_no_frame_of_another_phase_beside_a_division(
     phases = video.phases_at(hours_h)
     assert phases.tolist() == [3, 3, 5, 5, 5]
     assert nearest_alike(video, hours_h, phases).tolist() == [0, 1, 2, 2, 3]
+
+
+def test_planes_fused_from_what_was_kept_are_those_fused_at_once() -> None:
+    model = encoder(EncoderConfig("tiny", planes=7))
+    trunk = np.random.default_rng(0).normal(size=(5, 3, model.trunk.channels)).astype(np.float16)
+    video = Video("drawn", (-15, 0, 15), trunk, np.arange(5.0), np.zeros(5, np.int64))
+    seen, present = torch.zeros(5, 7, model.trunk.channels), torch.zeros(5, 7)
+    seen[:, [2, 4]], present[:, [2, 4]] = torch.from_numpy(trunk[:, [0, 2]].astype(np.float32)), 1.0
+    with torch.inference_mode():
+        at_once = model.fusion(seen, present)
+    fuse = Fuser(model)
+    assert torch.allclose(fuse(video, [0, 2]), at_once, atol=1e-6)
+    assert torch.allclose(fuse(video, [0, 2], np.array([3, 3, 1])), at_once[[3, 3, 1]], atol=1e-6)
+
+
+def test_a_trunk_that_starts_from_weights_is_trained_at_a_share_of_the_rate() -> None:
+    groups = parameter_groups(encoder(), Recipe(1.0, 1.0, 0.1, 4, trunk_share=0.3))
+    assert [(group["share"], group["weight_decay"]) for group in groups] == [
+        (1.0, 0.1),
+        (1.0, 0.0),
+        (0.3, 0.1),
+        (0.3, 0.0),
+    ]
+    assert sum(len(group["params"]) for group in groups) == len(list(encoder().parameters()))
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------

@@ -128,12 +128,18 @@ class PlaneFusion(nn.Module):
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
         """x (B, P, C), present (B, P) 1 or 0, at least one 1 in a row -> (B, D), normalised over D."""
-        batch, planes = x.shape[:2]
-        keys = (self.key(x) + self.offset).reshape(batch, planes, self.heads, self.width)
-        scores = (keys * self.query).sum(-1) / sqrt(self.width)  # (B, P, heads)
-        scores = scores + (present.unsqueeze(-1) - 1.0) * 1e4  # not -inf: a row without a plane stays a number
-        weights = scores.softmax(dim=1).unsqueeze(-1)  # (B, P, heads, 1)
-        values = self.value(x).reshape(batch, planes, self.heads, self.width)
+        return self.joined(*self.parts(x), present)
+
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, P, C) -> what each plane brings by itself: scores (B, P, heads), values (B, P, heads, D / heads)."""
+        split = (*x.shape[:2], self.heads, self.width)
+        keys = (self.key(x) + self.offset).reshape(split)
+        return (keys * self.query).sum(-1) / sqrt(self.width), self.value(x).reshape(split)
+
+    def joined(self, scores: Tensor, values: Tensor, present: Tensor) -> Tensor:
+        """What `parts` gave, and which planes are there -> (B, D)."""
+        # not -inf: a row without a plane stays a number
+        weights = (scores + (present.unsqueeze(-1) - 1.0) * 1e4).softmax(dim=1).unsqueeze(-1)  # (B, P, heads, 1)
         return self.norm((weights * values).sum(dim=1).flatten(1))
 
 

@@ -36,6 +36,7 @@ Floats = npt.NDArray[np.float32]
 Phases = npt.NDArray[np.int64]
 
 _CHUNK = 16  # frames at once through the trunk
+_ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -100,16 +101,30 @@ def cached_video(
     return Video(embryo.name, embryo.planes_um, trunk, embryo.hours_h, labels_of(embryo), embryo.hours_known, onsets_h)
 
 
+class Fuser:
+    """Fuses any planes of videos; what each plane brings is calculated once a video and kept."""
+
+    def __init__(self, encoder: FrameEncoder) -> None:
+        self._fusion = encoder.fusion
+        self._parts: dict[str, tuple[Tensor, Tensor]] = {}
+
+    @torch.inference_mode()
+    def __call__(self, video: Video, planes: Sequence[int], frames: npt.NDArray[np.int64] | slice = _ALL) -> Tensor:
+        """(T, D) of the planes with these indices, of all frames or of some."""
+        if video.name not in self._parts:
+            seen = torch.zeros(len(video.hours_h), len(PLANES_UM), video.trunk.shape[-1])
+            at = [PLANES_UM.index(plane_um) for plane_um in video.planes_um]
+            seen[:, at] = torch.from_numpy(np.asarray(video.trunk, dtype=np.float32))
+            scores, values = self._fusion.parts(seen)
+            self._parts[video.name] = scores[:, at].clone(), values[:, at].clone()
+        scores, values = (part[frames][:, list(planes)] for part in self._parts[video.name])
+        return self._fusion.joined(scores, values, torch.ones(scores.shape[:2]))
+
+
 @torch.inference_mode()
 def fused(encoder: FrameEncoder, video: Video, planes: Sequence[int]) -> Tensor:
     """(T, D) of the planes with these indices."""
-    frames = len(video.hours_h)
-    said = torch.zeros(frames, len(PLANES_UM), video.trunk.shape[-1])
-    present = torch.zeros(frames, len(PLANES_UM))
-    at = [PLANES_UM.index(video.planes_um[plane]) for plane in planes]
-    said[:, at] = torch.from_numpy(np.asarray(video.trunk[:, list(planes)], dtype=np.float32))
-    present[:, at] = 1.0
-    return encoder.fusion(said, present)
+    return Fuser(encoder)(video, planes)
 
 
 def middle_plane(video: Video) -> list[int]:
@@ -152,8 +167,8 @@ class SequenceMaker:
     """Training batches for the head from videos of drawn embryos; one fused plane choice a sequence."""
 
     def __init__(self, encoder: FrameEncoder, videos: Sequence[Video], frames: int, how: Disturbance) -> None:
-        self._encoder, self._videos, self._frames, self._how = encoder, videos, frames, how
-        clean = torch.cat([fused(encoder, video, middle_plane(video)) for video in videos[:20]])
+        self._fuse, self._videos, self._frames, self._how = Fuser(encoder), videos, frames, how
+        clean = torch.cat([self._fuse(video, middle_plane(video)) for video in videos[:20]])
         self._spread = clean.std(0)
 
     def batch(self, size: int, rng: np.random.Generator) -> tuple[HeadSequence, Labels]:
@@ -168,7 +183,7 @@ class SequenceMaker:
         how = self._how
         hours_h = self._moments(video, rng)
         phases = video.phases_at(hours_h)
-        features = fused(self._encoder, video, self._planes(video, rng))[nearest_alike(video, hours_h, phases)]
+        features = self._fuse(video, self._planes(video, rng), nearest_alike(video, hours_h, phases))
         if rng.random() < how.lapses:
             features = self._with_lapses(features, hours_h, rng)
         features = features + self._error(len(hours_h), rng) * self._spread
@@ -212,7 +227,7 @@ class SequenceMaker:
             other = self._videos[int(rng.integers(len(self._videos)))]
             begun_h = float(rng.uniform(other.first_h, float(other.hours_h[-1])))
             at = np.searchsorted(other.hours_h, begun_h + hours_h[first:end] - hours_h[first])
-            foreign = fused(self._encoder, other, self._planes(other, rng))[np.clip(at, 0, len(other.hours_h) - 1)]
+            foreign = self._fuse(other, self._planes(other, rng), np.clip(at, 0, len(other.hours_h) - 1))
             features[first:end].lerp_(foreign, float(rng.uniform(0.4, 1.0)))
         return features
 

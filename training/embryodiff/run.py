@@ -34,7 +34,10 @@ Loss = Callable[[nn.Module, int], tuple[Tensor, dict[str, float]]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained; what beside it decides the weights (data, start) the caller adds to `told`."""
+    """How a network is trained; what beside it decides the weights (data, start) the caller adds to `told`.
+
+    `trunk_share`: of the rate, for a trunk that starts from weights while all behind it starts at random.
+    """
 
     minutes: float
     lr: float
@@ -42,6 +45,7 @@ class Recipe:
     batch: int
     seed: int = 0
     averaged: float = 0.998
+    trunk_share: float = 1.0
 
 
 def rate_at(share_done: float, peak: float) -> float:
@@ -50,6 +54,18 @@ def rate_at(share_done: float, peak: float) -> float:
         return peak * (0.1 + 0.9 * share_done / WARM_UP_SHARE)
     done = min((share_done - WARM_UP_SHARE) / (1 - WARM_UP_SHARE), 1.0)
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Decay on matrices and kernels only; the trunk at its own share of the rate."""
+    groups = []
+    for trunk, share in ((False, 1.0), (True, recipe.trunk_share)):
+        own = [p for name, p in network.named_parameters() if name.startswith("trunk.") == trunk]
+        for plain, decay in ((False, recipe.weight_decay), (True, 0.0)):
+            chosen = [p for p in own if (p.ndim <= 1) == plain]
+            if chosen:
+                groups.append({"params": chosen, "weight_decay": decay, "share": share})
+    return groups
 
 
 class Average:
@@ -75,10 +91,7 @@ class Run:
     def __init__(self, path: Path, network: FrameEncoder | EmbryoDiff, recipe: Recipe, told: dict[str, Any]) -> None:
         self.path, self.network, self.recipe, self.told = path, network, recipe, told
         self.average = Average(network, recipe.averaged)
-        decayed = [p for p in network.parameters() if p.ndim > 1]
-        plain = [p for p in network.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=recipe.lr)
+        self.optimiser = torch.optim.AdamW(parameter_groups(network, recipe), lr=recipe.lr)
         self.steps, self.trained_s = 0, 0.0
         self._resume()
 
@@ -116,7 +129,8 @@ class Run:
     def once(self, loss_of: Loss) -> dict[str, float]:
         """One optimiser step; `loss_of(network, step)` makes its batch from the step alone."""
         for group in self.optimiser.param_groups:
-            group["lr"] = rate_at(self.trained_s / max(60 * self.recipe.minutes, 1e-9), self.recipe.lr)
+            done = self.trained_s / max(60 * self.recipe.minutes, 1e-9)
+            group["lr"] = group["share"] * rate_at(done, self.recipe.lr)
         self.network.train()
         loss, told = loss_of(self.network, self.steps)
         self.optimiser.zero_grad(set_to_none=True)

@@ -51,6 +51,7 @@ from training.sim2real import crops as cutting
 
 PHASE_WEIGHT, STAGE_WEIGHT = 0.7, 0.5  # of the encoder's two heads; only drawn frames know a phase
 SMOOTHING = 0.1
+STARTED_SHARE = 0.3  # of the rate, for a trunk that was trained before
 LAST_STEP_SHARE = 0.5  # of a batch: the step that production takes, from the fixed vector
 
 
@@ -137,7 +138,8 @@ def train_encoder(chosen: argparse.Namespace) -> Path:
     encoder = FrameEncoder(EncoderConfig(chosen.trunk)).to(memory_format=torch.channels_last)
     if chosen.start:
         start_trunk(encoder, torch.load(chosen.start, map_location="cpu", weights_only=True)["average"])
-    recipe = Recipe(chosen.minutes, chosen.lr or 1.5e-3, 0.02, chosen.batch or 48, chosen.seed)
+    share = STARTED_SHARE if chosen.start else 1.0
+    recipe = Recipe(chosen.minutes, chosen.lr or 1.5e-3, 0.02, chosen.batch or 48, chosen.seed, trunk_share=share)
     told = {**_told(chosen), "crops": chosen.crops, "stagegen": bool(chosen.stagegen), "start": str(chosen.start or "")}
     run = Run(chosen.out / f"{chosen.name}-encoder.pt", encoder, recipe, told)
 
