@@ -7,7 +7,6 @@ Refuses to know: the network, the loss, the monitor's own preprocessing of real 
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -21,7 +20,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-import monitor.simulator
 from monitor.simulator import VirtualEmbryo
 from monitor.simulator.life import Life
 
@@ -30,7 +28,6 @@ SEGMENTS = 28
 SHORT_CLIP = 21  # steps of every other batch: cultures stopped on day 5 cost less to train on
 PLANES = 7
 STORED_PX = 112
-TEST_SEEDS_FROM = 1_000_000  # seeds from here on are never trained on
 
 
 @dataclass(frozen=True)
@@ -41,14 +38,6 @@ class Clip:
     stacks: np.ndarray
     hpi_h: np.ndarray
     reaches_blastocyst: bool
-
-
-def drawing_digest() -> str:
-    """Short digest of the simulator's source: a changed drawing gets a new cache folder, never a stale picture."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(monitor.simulator.__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 def moments_h(seed: int) -> np.ndarray:
