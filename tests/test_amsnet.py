@@ -188,7 +188,7 @@ def test_filling_planes_after_res1_equals_filling_the_pictures() -> None:
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
 def test_the_affinity_is_float32_and_survives_big_activations(precision: torch.dtype) -> None:
     """x_i . x_j over 256 channels of 100 is 2.56 million: beyond fp16's 65,504, no matter for float32."""
-    block = GaussianNonLocal(256, pooled_keys=False, scale=1.0).to(precision).eval()
+    block = GaussianNonLocal(256, key_pool=1, scale=1.0).to(precision).eval()
     block.project.norm.weight.data.fill_(1.0)
     big = torch.full((1, 256, 4, 4), 100.0, dtype=precision)
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
@@ -199,7 +199,7 @@ def test_the_affinity_is_float32_and_survives_big_activations(precision: torch.d
 
 def test_a_pooled_key_block_has_a_quarter_of_the_keys() -> None:
     """The flag changes cost and value, not shape."""
-    block = GaussianNonLocal(16, pooled_keys=True, scale=1.0).eval()
+    block = GaussianNonLocal(16, key_pool=2, scale=1.0).eval()
     x = torch.rand(1, 16, 8, 8)
     assert block.pool(x).shape == (1, 16, 4, 4)
     assert block(x).shape == x.shape

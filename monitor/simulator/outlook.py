@@ -8,6 +8,7 @@ come.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -38,12 +39,39 @@ def known_by(life: Life, hpi_h: float) -> list[float]:
     return row
 
 
+def _with_products(known: Floats) -> Floats:
+    """Rows of `known_by`, and the products that matter."""
+    fragments, uneven, waits = known[:, 0], known[:, 1], known[:, 5]
+    return np.column_stack([known, fragments * uneven, fragments**2, waits**2, waits * fragments])
+
+
 def _features(lives: Sequence[Life], hpi_h: float) -> Floats:
-    x = np.array([known_by(life, hpi_h) for life in lives])
-    fragments, uneven, waits = x[:, 0], x[:, 1], x[:, 5]
-    x = np.column_stack([x, fragments * uneven, fragments**2, waits**2, waits * fragments])
+    x = _with_products(np.array([known_by(life, hpi_h) for life in lives]))
     spread = x.std(axis=0)
     return np.asarray((x - x.mean(axis=0)) / np.where(spread > 0, spread, 1.0))
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The regression of one hour: what was taken off and divided by, the offset, and a weight for each feature."""
+
+    middle: Floats
+    spread: Floats
+    offset: float
+    weights: Floats
+
+    @classmethod
+    def fit(cls, lives: Sequence[Life], hpi_h: float) -> Outlook:
+        """From what is known of `lives` at that hour and whether they reach tB."""
+        x = _with_products(np.array([known_by(life, hpi_h) for life in lives]))
+        spread = np.where(x.std(axis=0) > 0, x.std(axis=0), 1.0)
+        reaches = np.array([float(life.reaches_blastocyst) for life in lives])
+        weights = _logistic((x - x.mean(axis=0)) / spread, reaches)
+        return cls(x.mean(axis=0), spread, float(weights[0]), weights[1:])
+
+    def logits(self, known: Floats) -> Floats:
+        """Rows of `known_by` (N, D) -> (N,) log odds of reaching tB."""
+        return np.asarray(self.offset + (_with_products(known) - self.middle) / self.spread @ self.weights)
 
 
 def _logistic(x: Floats, y: Floats, ridge: float = 3.0) -> Floats:

@@ -111,15 +111,15 @@ class GaussianNonLocal(nn.Module):
     """2-D Gaussian non-local block with a residual (section 3.1): softmax_j(x_i . x_j) over g(x_j), then a projection.
 
     No theta or phi. Affinity, softmax and weighted sum are float32 whatever precision surrounds them: x_i . x_j over
-    256 post-ReLU channels overflows fp16. With `pooled_keys` keys and values are 2x2 max-pooled, a quarter of the cost.
+    256 post-ReLU channels overflows fp16. With `key_pool` 2 keys and values are 2x2 max-pooled, a quarter of the cost.
     """
 
-    def __init__(self, channels: int, pooled_keys: bool, scale: float) -> None:
+    def __init__(self, channels: int, key_pool: int, scale: float) -> None:
         super().__init__()
         self.scale = scale
         self.value = nn.Conv2d(channels, channels // 2, 1)
         self.project = ConvNorm(channels // 2, channels, 1)
-        self.pool: nn.Module = nn.MaxPool2d(2) if pooled_keys else nn.Identity()
+        self.pool: nn.Module = nn.MaxPool2d(key_pool) if key_pool > 1 else nn.Identity()
         nn.init.zeros_(self.project.norm.weight)  # starts as the identity, as the non-local paper advises
 
     def forward(self, x: Tensor) -> Tensor:
@@ -131,6 +131,7 @@ class GaussianNonLocal(nn.Module):
         """Queries (rows, C, H, W), keys (rows, C, h, w), values (rows, C/2, h, w) -> (rows, C/2, H, W) float32."""
         with torch.autocast(x.device.type, enabled=False):  # autocast would quietly make the products half again
             query = x.float().flatten(2).transpose(1, 2)  # (rows, H*W, C)
-            affinity = torch.softmax(query @ keys.float().flatten(2) * self.scale, dim=-1)  # (rows, H*W, K)
+            products = query @ keys.float().flatten(2)  # (rows, H*W, K): a map of its own, so scaled only if asked
+            affinity = torch.softmax(products if self.scale == 1 else products * self.scale, dim=-1)
             summed = affinity @ values.float().flatten(2).transpose(1, 2)  # (rows, H*W, C/2)
         return summed.transpose(1, 2).reshape(values.shape[0], values.shape[1], *x.shape[2:])

@@ -5,6 +5,7 @@ Does: puts the blocks of blocks.py together as "AMSNet: early blastocyst develop
 files, hours, segments, which frame deserves a step, how pictures became tensors, how it is trained or exported.
 
 Axes: B embryos, T steps, P focal planes, U planes present, C channels, H and W pixels (h, w on a feature map).
+Hours come as pairs (hours since insemination, 1 where they are known or else 0).
 """
 
 from __future__ import annotations
@@ -35,21 +36,25 @@ class Backbone:
     stem_channels: int
     stages: tuple[tuple[int, int], ...]
     input_px: int
-    pooled_keys: bool
+    key_pool: int
 
 
 BACKBONES = {
-    "resnet50": Backbone(64, ((64, 3), (128, 4), (256, 6), (512, 3)), input_px=224, pooled_keys=False),
-    "small": Backbone(16, ((16, 2), (32, 2), (64, 2), (128, 2)), input_px=112, pooled_keys=True),
+    "resnet50": Backbone(64, ((64, 3), (128, 4), (256, 6), (512, 3)), input_px=224, key_pool=1),
+    "small": Backbone(16, ((16, 2), (32, 2), (64, 2), (128, 2)), input_px=112, key_pool=4),
 }
+HOURS_APART, LAST_HOUR = 12.0, 168.0  # knots of the embedding of the hour
+HEAD_WIDTH = 64  # of the hidden layer where hour and picture meet
 
 
 @dataclass(frozen=True)
 class AMSNetConfig:
     """Everything that shapes the network; with the weights it is the whole model.
 
-    `None` for `input_px` or `pooled_keys` means the backbone's own. `tsm`, `channel_attention` and `spatial_attention`
-    are the switches of the paper's Table 1; `affinity_scale` multiplies x_i . x_j (1 = the paper's Gaussian form).
+    `None` for `input_px` or `key_pool` means the backbone's own. `tsm`, `channel_attention` and `spatial_attention`
+    are the switches of the paper's Table 1; `affinity_scale` multiplies x_i . x_j (1 = the paper's Gaussian form);
+    `key_pool` is the side of the max-pool over keys and values (1: all positions). `hours` adds the hour since
+    insemination before the head, which the paper does not have: without it only the memory tells how late it is.
     """
 
     backbone: str = "small"
@@ -57,11 +62,12 @@ class AMSNetConfig:
     input_px: int | None = None
     shift_divisor: int = 8
     mlp_reduction: int = 16
-    pooled_keys: bool | None = None
+    key_pool: int | None = None
     affinity_scale: float = 1.0
     tsm: bool = True
     channel_attention: bool = True
     spatial_attention: bool = True
+    hours: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a network the paper does not describe, by name."""
@@ -71,8 +77,8 @@ class AMSNetConfig:
             raise ValueError(f"planes must be 1, 3, 5 or 7, not {self.planes}")
         if self.input_px is None:
             object.__setattr__(self, "input_px", BACKBONES[self.backbone].input_px)
-        if self.pooled_keys is None:
-            object.__setattr__(self, "pooled_keys", BACKBONES[self.backbone].pooled_keys)
+        if self.key_pool is None:
+            object.__setattr__(self, "key_pool", BACKBONES[self.backbone].key_pool)
 
 
 class MultiFocusFusion(nn.Module):
@@ -85,7 +91,7 @@ class MultiFocusFusion(nn.Module):
         attend, reduce = config.channel_attention, config.channel_attention or config.planes > 1
         self.channel: nn.Module = ChannelAttention(wide, config.mlp_reduction) if attend else nn.Identity()
         self.reduce: nn.Module = nn.Sequential(ConvNorm(wide, channels, 1), nn.ReLU()) if reduce else nn.Identity()
-        spatial = GaussianNonLocal(channels, bool(config.pooled_keys), config.affinity_scale)
+        spatial = GaussianNonLocal(channels, int(config.key_pool or 1), config.affinity_scale)
         self.spatial: nn.Module = spatial if config.spatial_attention else nn.Identity()
 
     def forward(self, x: Tensor, source: Sequence[int] | None = None) -> Tensor:
@@ -100,18 +106,20 @@ class MultiFocusFusion(nn.Module):
 
         Scale and reduction are linear, so each row gets one kernel in which the planes that share a picture are summed.
         """
-        present = x.reshape(-1, max(source) + 1, *x.shape[1:])  # (rows, U, C, H, W)
-        rows, count, channels = present.shape[:3]
+        maps = x.reshape(-1, max(source) + 1, *x.shape[1:]).permute(0, 1, 3, 4, 2)  # (rows, U, H, W, C): as they lie
+        rows, count, height, width, channels = maps.shape
         picked = torch.zeros(self.planes, count, device=x.device)  # (P, U): which picture each plane uses
         picked[range(self.planes), list(source)] = 1.0
-        kernel = self.reduce[0].conv.weight.reshape(1, channels, self.planes, channels)  # (1, C, P, C)
+        kernel = self.reduce[0].conv.weight.reshape(1, channels, self.planes, channels)  # (1, C out, P, C in)
         if isinstance(self.channel, ChannelAttention):
-            pooled = (present.mean(dim=(3, 4)), present.amax(dim=(3, 4)))  # each (rows, U, C)
+            pooled = (maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3)))  # each (rows, U, C)
             weight = self.channel.weight(*((picked @ value).flatten(1) for value in pooled))  # (rows, P*C)
             kernel = kernel * weight.reshape(rows, 1, self.planes, channels)
-        kernel = torch.einsum("ropc,pu->rouc", kernel, picked).expand(rows, -1, -1, -1)  # (rows, C, U, C)
-        reduced = kernel.flatten(2) @ present.reshape(rows, count * channels, -1)  # (rows, C, H*W)
-        return self.spatial(self.reduce[1](self.reduce[0].norm(reduced.reshape(rows, channels, *x.shape[2:]))))
+        kernel = torch.einsum("ropc,pu->urco", kernel.expand(rows, -1, -1, -1), picked)  # (U, rows, C in, C out)
+        flat = maps.reshape(rows, count, height * width, channels)
+        reduced = sum(flat[:, u] @ kernel[u] for u in range(count))  # (rows, H*W, C)
+        seen = reduced.reshape(rows, height, width, channels).permute(0, 3, 1, 2)  # (rows, C, H, W), channels last
+        return self.spatial(self.reduce[1](self.reduce[0].norm(seen)))
 
 
 @dataclass(frozen=True)
@@ -125,6 +133,24 @@ class CacheShape:
     def size(self) -> int:
         """Float32 values in it."""
         return prod(self.shape)
+
+
+class HourHead(nn.Module):
+    """One hidden layer where the picture's features meet the hour since insemination; an unknown hour adds nothing."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        knots = torch.arange(0.0, LAST_HOUR + HOURS_APART, HOURS_APART)
+        self.register_buffer("knots", knots, persistent=False)
+        self.hidden = nn.Linear(channels, HEAD_WIDTH)
+        self.hour = nn.Linear(len(knots), HEAD_WIDTH, bias=False)
+        self.out = nn.Linear(HEAD_WIDTH, 1)
+
+    def forward(self, features: Tensor, hours: Tensor) -> Tensor:
+        """features (rows, C), hours (rows, 2) -> logits (rows, 1). Between two knots the embedding goes straight."""
+        h, known = hours[:, :1].clamp(0.0, LAST_HOUR), hours[:, 1:]
+        near = torch.relu(1 - (h - self.knots).abs() / HOURS_APART) * known  # (rows, knots)
+        return self.out(torch.relu(self.hidden(features) + self.hour(near)))
 
 
 class AMSNet(nn.Module):
@@ -141,7 +167,7 @@ class AMSNet(nn.Module):
         self.res1 = self._stage(1, *backbone.stages[0])
         self.fusion = MultiFocusFusion(self.channels, self.config)
         self.res2, self.res3, self.res4 = (self._stage(n, *backbone.stages[n - 1]) for n in (2, 3, 4))
-        self.head = nn.Linear(self.channels, 1)
+        self.head: nn.Module = HourHead(self.channels) if self.config.hours else nn.Linear(self.channels, 1)
         self.apply(_initialise)
 
     def _stage(self, number: int, width: int, blocks: int) -> nn.ModuleList:
@@ -168,20 +194,37 @@ class AMSNet(nn.Module):
         """(B, S) float32 zeros: before its first segment an embryo has no past (section 3.2; never uninitialised)."""
         return torch.zeros(batch, self.state_size, dtype=torch.float32)
 
-    def forward(self, sequence: Tensor, source: Sequence[int] | None = None) -> Tensor:
+    def forward(
+        self, sequence: Tensor, source: Sequence[int] | None = None, hours: Tensor | None = None
+    ) -> Tensor:
         """Whole clip: (B, T, P, H, W) standardised grey -> logits (B, T), each from its own and earlier steps only.
 
         With `source` (P indices) the clip holds only the planes that are present, (B, T, U, H, W), and plane p is
         filled with present plane source[p]: the same logits as filling the pictures, without Res-1 on copies.
+        `hours` (B, T, 2); None means that none is known.
         """
-        batch, steps = sequence.shape[:2]
-        logits = self._network(sequence.reshape(-1, *sequence.shape[2:]), ClipMemory(batch, steps), source)
-        return logits.reshape(batch, steps)
+        return self.judged(self.features(sequence, source), hours)
 
-    def step(self, state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """One step: state (B, S) float32 and x (B, P, H, W) -> logit (B, 1) and the next state (B, S) float32."""
+    def features(self, sequence: Tensor, source: Sequence[int] | None = None) -> Tensor:
+        """What the head reads of every step: (B, T, P, H, W) -> (B, T, C)."""
+        batch, steps = sequence.shape[:2]
+        seen = self._network(sequence.reshape(-1, *sequence.shape[2:]), ClipMemory(batch, steps), source)
+        return seen.reshape(batch, steps, -1)
+
+    def judged(self, features: Tensor, hours: Tensor | None) -> Tensor:
+        """Features (B, T, C) and hours (B, T, 2) -> logits (B, T)."""
+        batch, steps = features.shape[:2]
+        told = features.new_zeros(batch, steps, 2) if hours is None else hours
+        return self._head(features.flatten(0, 1), told.flatten(0, 1)).reshape(batch, steps)
+
+    def _head(self, features: Tensor, hours: Tensor) -> Tensor:
+        return self.head(features, hours) if self.config.hours else self.head(features)
+
+    def step(self, state: Tensor, x: Tensor, hours: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """One step: state (B, S) float32, x (B, P, H, W), hours (B, 2) -> logit (B, 1), next state (B, S) float32."""
         memory = CarriedMemory([cache.to(x.dtype) for cache in self._unpack(state)])
-        logits = self._network(x, memory)
+        features = self._network(x, memory)
+        logits = self._head(features, x.new_zeros(x.shape[0], 2) if hours is None else hours)
         packed = [
             kept.reshape(-1, cache.size).float() for kept, cache in zip(memory.kept, self.layout, strict=True)
         ]  # (B, size) each: Res-1's (B*P, c, h, w) falls into rows of P planes by the same reshape
@@ -195,14 +238,14 @@ class AMSNet(nn.Module):
         return [part.reshape(-1, *cache.shape[-3:]) for part, cache in zip(parts, self.layout, strict=True)]
 
     def _network(self, frames: Tensor, memory: Memory, source: Sequence[int] | None = None) -> Tensor:
-        """(rows, P, H, W) -> logits (rows, 1), rows being B or B*T; (rows, U, H, W) where `source` fills the planes."""
+        """(rows, P, H, W) -> (rows, C), rows being B or B*T; (rows, U, H, W) where `source` fills the planes."""
         features = self.stem(frames.reshape(-1, 1, *frames.shape[2:]))  # (rows*P, C, h, w)
         for block in self.res1:
             features = block(features, memory)
         features = self.fusion(features, source)  # (rows, C, h, w)
         for block in (*self.res2, *self.res3, *self.res4):
             features = block(features, memory)
-        return self.head(features.mean(dim=(2, 3)))
+        return features.mean(dim=(2, 3))
 
 
 def _halved(side_px: int) -> int:

@@ -285,7 +285,7 @@ def parser() -> argparse.ArgumentParser:
     )
     described.add_argument("--cache", type=Path, required=True, help="folder; a folder of its own for each setting")
     described.add_argument("--seeds", type=seed_range, required=True, help="FIRST:END, the end not included")
-    described.add_argument("--clock", type=_clock, default=Clock("every"), help="hourly, every:0.5:1:126, segments:3")
+    described.add_argument("--clock", type=_clock, default=Clock("every"), help="hourly, every:0.5:1:126, segments:3, stream:10:60:78:168")
     described.add_argument("--planes", type=_planes, default=PLANES_UM, help="um, as in --planes=-15,0,15; all seven")
     described.add_argument("--side-px", type=int, default=SIDE_PX)
     described.add_argument("--width", type=float, default=WIDTH_IN_WELL_RADII, help="of the crop, in well radii")
