@@ -23,7 +23,6 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 import engines.locate
 import engines.square

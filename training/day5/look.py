@@ -56,7 +56,7 @@ def best_plane(planes: Gray) -> int:
 
 
 def sharpest(planes: Gray) -> Gray:
-    """(P, H, W) -> (H, W): planes weighed at each pixel by the fourth power of their fine contrast, so without seams."""
+    """(P, H, W) -> (H, W): planes weighed at each pixel by the fourth power of their fine contrast; no seams."""
     weights = np.stack([contrast(plane) for plane in planes]) ** 4 + 1e-6
     return np.asarray(np.round((planes * weights).sum(0) / weights.sum(0)), dtype=np.uint8)
 

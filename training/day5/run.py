@@ -92,15 +92,15 @@ class Average:
 
 
 class Run:
-    """A network in training and the two files it keeps below `folder`: NAME.pt and NAME-losses.csv.
+    """A network in training and the two files it keeps: `path`, NAME.pt, and beside it NAME-losses.csv.
 
     `about`: what the pictures are; a checkpoint made from others is not gone on with.
     """
 
     def __init__(
-        self, folder: Path, name: str, paper: str, network: nn.Module, config: dict[str, Any], recipe: Recipe, about: str
+        self, path: Path, paper: str, network: nn.Module, config: dict[str, Any], recipe: Recipe, about: str
     ) -> None:
-        self.path, self.losses = folder / f"{name}.pt", folder / f"{name}-losses.csv"
+        self.path, self.losses = path, path.with_name(f"{path.stem}-losses.csv")
         self.paper, self.network, self.config, self.recipe, self.about = paper, network, config, recipe, about
         self.average = Average(network, recipe.average)
         self.optimizer = _optimizer(network, recipe)

@@ -133,7 +133,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _measured(network: I2CNet, chosen: argparse.Namespace) -> dict[str, dict[str, float]]:
     if chosen.blasts:
         _, test = split(blasts_pictures(chosen.blasts))
-        found = {"BlastsOnline, its fifth for testing": figures(counted(partial(parts_of, network), shown_stills(test)))}
+        found = {
+            "BlastsOnline, its fifth for testing": figures(counted(partial(parts_of, network), shown_stills(test)))
+        }
     else:
         drawn = blastocysts.drawn(chosen.cache, blastocysts.test_moments(chosen.count), chosen.workers)
         found = looks_compared(network, drawn)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from training import metrics
 from training.day5 import blastocysts
 from training.day5.blastocysts import Blastocyst
 from training.day5.look import Varied, varied
@@ -54,12 +53,10 @@ def batch_loss(pictures: Sequence[Picture], batch: int, how: Varied, config: I2C
     return loss_and_right
 
 
-def new_run(
-    out: Path, name: str, config: I2CNetConfig, recipe: Recipe, about: str, resume: bool = False
-) -> Run:
+def new_run(path: Path, config: I2CNetConfig, recipe: Recipe, about: str, resume: bool = False) -> Run:
     """A network with fresh weights (of the recipe's seed), or the run's own where it is gone on with."""
     torch.manual_seed(recipe.seed)
-    run = Run(out, name, "i2cnet", I2CNet(config), asdict(config), recipe, about)
+    run = Run(path, "i2cnet", I2CNet(config), asdict(config), recipe, about)
     if resume:
         run.resume()
     return run
@@ -125,7 +122,7 @@ def _trained(chosen: argparse.Namespace) -> int:
         minutes=chosen.minutes,
         seed=chosen.seed,
     )
-    run = new_run(chosen.out, chosen.name, config, recipe, about, chosen.resume)
+    run = new_run(chosen.out / f"{chosen.name}.pt", config, recipe, about, chosen.resume)
     run.go(batch_loss(pictures, recipe.batch, PAPER_VARIED if chosen.paper else SMALL_VARIED, config))
     network = run.average.network
     assert isinstance(network, I2CNet)
@@ -134,7 +131,8 @@ def _trained(chosen: argparse.Namespace) -> int:
         found = evaluate.figures(tables)
         print(evaluate.text("BlastsOnline, its fifth for testing", found))
     else:
-        found = measured(run, blastocysts.drawn(chosen.cache, blastocysts.test_moments(chosen.test_count), chosen.workers))
+        test = blastocysts.test_moments(chosen.test_count)
+        found = measured(run, blastocysts.drawn(chosen.cache, test, chosen.workers))
     run.provenance = {
         "trained_on": f"{about}, {run.spent_s / 60:.1f} min on one CPU core",
         "seed": recipe.seed,
