@@ -69,6 +69,7 @@ class Varied:
     turn_deg: float = 15.0
     shift: float = 0.08  # of the side; the crop of a scaled picture lies anywhere, but the embryo stays in view
     light: bool = True
+    shear: float = 0.0  # of Lockhart's slides, which give no numbers
     quarter_turns: bool = False
 
 
@@ -98,6 +99,7 @@ def _place(side: int, rng: np.random.Generator, how: Varied, side_px: int) -> np
     shift = rng.uniform(-room, room, 2) * side
     cosine, sine = np.cos(turn) * step, np.sin(turn) * step
     matrix = np.array([[mirror * cosine, -sine], [mirror * sine, cosine]])
+    matrix = matrix @ np.array([[1.0, rng.uniform(-how.shear, how.shear)], [0.0, 1.0]])
     to_middle = (side - 1) / 2 + shift - matrix @ np.full(2, (side_px - 1) / 2)
     return np.column_stack([matrix, to_middle])
 

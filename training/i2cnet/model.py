@@ -81,8 +81,8 @@ class GroupedBy(nn.Module):
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
-        owner = torch.repeat_interleave(torch.arange(groups), torch.tensor(group_sizes(channels, groups)))
-        self.register_buffer("spread", functional.one_hot(owner, groups).float()[:, :, None, None], persistent=False)
+        owners = [group for group, size in enumerate(group_sizes(channels, groups)) for _ in range(size)]
+        self.register_buffer("spread", torch.eye(groups)[owners][:, :, None, None], persistent=False)
 
     def forward(self, features: Tensor, maps: Tensor) -> Tensor:
         """(B, C, H, W) and (B, groups, H, W) -> (B, C, H, W)."""
