@@ -44,7 +44,10 @@ class PackedState(_Strict):
 
 
 class Preprocess(_Strict):
-    """How plane images become the input `x`: see `engines.preprocess`."""
+    """How plane images become the input `x`: see `engines.preprocess`.
+
+    `crop` "embryo": the square of `width_in_well_radii` around the embryo; absent: the whole middle of the picture.
+    """
 
     planes_um: tuple[int, ...] = Field(min_length=1)
     height_px: int = Field(gt=0)
@@ -52,11 +55,19 @@ class Preprocess(_Strict):
     mean: float
     std: float = Field(gt=0)
     allowed_plane_counts: tuple[int, ...] = Field(min_length=1)
+    crop: Literal["embryo"] | None = None
+    width_in_well_radii: float = Field(default=1.45, gt=0)
 
     @model_validator(mode="after")
     def _planes_ascend(self) -> Preprocess:
         if list(self.planes_um) != sorted(set(self.planes_um)):
             raise ValueError(f"planes_um must ascend without repeats, got {self.planes_um}")
+        return self
+
+    @model_validator(mode="after")
+    def _embryo_is_cut_square(self) -> Preprocess:
+        if self.crop is not None and self.height_px != self.width_px:
+            raise ValueError(f"a crop around the embryo is square, got {self.height_px} x {self.width_px}")
         return self
 
 
@@ -65,6 +76,21 @@ class Segments(_Strict):
 
     segment_h: float = Field(gt=0)
     count: int = Field(gt=0)
+
+
+class Stability(_Strict):
+    """When an answer rests on too little: set by the exporter on validation embryos.
+
+    `plane_subsets_um`: a segment's representative frame is judged again with only these planes; the answers' range is
+    its spread. Beyond `most_spread`, or with fewer than `least_segments` segments seen, there is not enough data.
+    """
+
+    plane_subsets_um: tuple[tuple[int, ...], ...] = Field(min_length=2)
+    most_spread: float = Field(ge=0, le=1)
+    least_segments: int = Field(ge=0)
+    set_on: str = ""
+    accuracy_within: float | None = None
+    accuracy_beyond: float | None = None
 
 
 class Tolerance(_Strict):
@@ -87,6 +113,8 @@ class Manifest(_Strict):
     state: PackedState
     preprocess: Preprocess
     segments: Segments | None = None
+    calibration: dict[str, Any] = {}
+    stability: Stability | None = None
     tolerance: Tolerance
     provenance: dict[str, Any]
     intended_use: str
@@ -97,6 +125,14 @@ class Manifest(_Strict):
         for tensor in self.inputs:
             if tensor.name == "x" and tensor.shape != made:
                 raise ValueError(f"the preprocess makes {made}, the input x takes {tensor.shape}")
+        return self
+
+    @model_validator(mode="after")
+    def _subsets_are_planes(self) -> Manifest:
+        subsets = () if self.stability is None else self.stability.plane_subsets_um
+        for subset in subsets:
+            if not subset or not set(subset) <= set(self.preprocess.planes_um):
+                raise ValueError(f"stability: {subset} are not planes of {self.preprocess.planes_um}")
         return self
 
     def spec(self) -> EngineSpec:

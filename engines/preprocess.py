@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.contract import EngineError
+from engines.locate import Located, crop_embryo, locate
 from engines.manifest import Preprocess
 
 Gray = npt.NDArray[np.uint8]
@@ -43,17 +44,39 @@ def fit_plane(image: Gray, height_px: int, width_px: int) -> Gray:
     return np.asarray(cv2.resize(crop, (width_px, height_px), interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def fit_stack(images: Mapping[int, Gray], how: Preprocess) -> Gray:
+def locate_in(images: Mapping[int, Gray]) -> Located:
+    """Where well and embryo lie: looked for once per frame, in the plane nearest to the middle one, for all models.
+
+    Raises EngineError without a plane, and below 100 px a side.
+    """
+    return locate(images[nearest_plane_um(0, tuple(sorted(images)))])
+
+
+def fit_stack(images: Mapping[int, Gray], how: Preprocess, found: Located | None = None) -> Gray:
     """Plane images by um, each (H, W) uint8 -> (P, height_px, width_px) uint8, missing planes filled.
 
-    Raises EngineError when the number of planes is not one the model was trained to judge.
+    `found` (see `locate_in`) is where a model that looks at the embryo's surroundings only is cut from; the others do
+    not ask. Raises EngineError when the number of planes is not one the model was trained to judge.
     """
     present_um = tuple(sorted(images))
     if len(present_um) not in how.allowed_plane_counts:
         raise EngineError(f"{len(present_um)} planes given, the model judges {list(how.allowed_plane_counts)}")
     shown = [nearest_plane_um(plane_um, present_um) for plane_um in how.planes_um]
-    fitted = {plane_um: fit_plane(images[plane_um], how.height_px, how.width_px) for plane_um in sorted(set(shown))}
+    fitted = {plane_um: _fitted(images[plane_um], how, found) for plane_um in sorted(set(shown))}
     return np.stack([fitted[plane_um] for plane_um in shown])  # P H W
+
+
+def _fitted(image: Gray, how: Preprocess, found: Located | None) -> Gray:
+    if how.crop is None:
+        return fit_plane(image, how.height_px, how.width_px)
+    if found is None:
+        raise EngineError("the model looks at the embryo only, and nobody has said where it lies")
+    return crop_embryo(image, found, how.width_px, how.width_in_well_radii)
+
+
+def refilled(stack: Gray, planes_um: tuple[int, ...], kept_um: tuple[int, ...]) -> Gray:
+    """A fitted stack (P, H, W) as it would be had only `kept_um` been there: the others filled as ever."""
+    return np.stack([stack[planes_um.index(nearest_plane_um(plane_um, kept_um))] for plane_um in planes_um])
 
 
 def to_tensor(stack: Gray, how: Preprocess) -> npt.NDArray[np.float32]:

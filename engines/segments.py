@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.contract import Array, Arrays, Engine, EngineError, State, StateMismatchError
-from engines.manifest import Preprocess, Segments
+from engines.manifest import Preprocess, Segments, Stability
 from engines.packing import pack, unpack
-from engines.preprocess import to_tensor
+from engines.preprocess import refilled, to_tensor
 
 Gray = npt.NDArray[np.uint8]
 
@@ -33,7 +33,9 @@ class SegmentMemory:
     """One embryo's memory of a clip model. Hours are counted from the embryo's first frame.
 
     `segment` is the one now open (-1 before the first frame) and `seen` how many segments had a frame. `committed_h` is
-    the hour of the last representative in the cache, None while the cache is still the zero start.
+    the hour of the last representative in the cache, None while the cache is still the zero start. Of the open
+    segment's representative: its pixels, its hour, its hour post insemination where known, and how far the answers to
+    it spread when planes are taken away (None: not asked).
     """
 
     state: State
@@ -42,6 +44,8 @@ class SegmentMemory:
     representative: Gray | None = None  # P H W
     representative_h: float = 0.0
     committed_h: float | None = None
+    representative_hpi: float | None = None
+    spread: float | None = None
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,18 @@ class SegmentAnswer:
     segments_missed: int
     failed: bool = False
     beyond_training: bool = False  # a later segment than any the model was trained on
+    spread: float | None = None  # of the answers to the segment's representative with planes taken away
+    not_enough_data: bool = False  # too few segments seen, or too wide a spread
 
 
 class SegmentPolicy:
     """Peek, keep a representative, commit: over any number of embryos at once."""
 
-    def __init__(self, engine: Engine, segments: Segments, preprocess: Preprocess) -> None:
-        self._engine = engine
+    def __init__(
+        self, engine: Engine, segments: Segments, preprocess: Preprocess, stability: Stability | None = None
+    ) -> None:
+        self._engine, self._stability = engine, stability
+        self._asks_hours = any(tensor.name == "hours" for tensor in engine.spec.inputs)
         self._segments = segments
         self._preprocess = preprocess
         self._shape = (len(preprocess.planes_um), preprocess.height_px, preprocess.width_px)
@@ -74,11 +83,16 @@ class SegmentPolicy:
         return math.floor((elapsed_h + 0.5 / 3600) / self._segments.segment_h)
 
     def advance(
-        self, memories: Sequence[SegmentMemory], stacks: Sequence[Gray], elapsed_h: Sequence[float | None]
+        self,
+        memories: Sequence[SegmentMemory],
+        stacks: Sequence[Gray],
+        elapsed_h: Sequence[float | None],
+        hpi: Sequence[float | None] | None = None,
     ) -> tuple[list[SegmentMemory], list[SegmentAnswer]]:
         """One frame of each embryo: stacks (P, H, W) uint8, hours since each embryo's first frame.
 
-        A frame whose hour is unknown (None) is judged within the segment that is open.
+        A frame whose hour is unknown (None) is judged within the segment that is open. `hpi`: hours post insemination
+        where known, for a model that asks for them.
 
         Raises EngineError when a frame lies in a segment before the open one (the caller must not offer frames that
         are older than the last one judged), when a stack is not what the model takes, or when the engine fails; then
@@ -95,8 +109,8 @@ class SegmentPolicy:
         for memory, segment in zip(memories, now, strict=True):
             if segment < memory.segment:
                 raise EngineError(f"a frame of segment {segment} came after segment {memory.segment} had opened")
-        ready = self._commit(list(memories), now)
-        step = self._engine.peek([memory.state for memory in ready], {"x": self._tensor(stacks)})
+        ready, hpi = self._commit(list(memories), now), [None] * len(memories) if hpi is None else hpi
+        step = self._engine.peek([memory.state for memory in ready], self._inputs(stacks, hpi))
         after: list[SegmentMemory] = []
         answers: list[SegmentAnswer] = []
         for index, (memory, segment, hours) in enumerate(zip(ready, now, elapsed_h, strict=True)):
@@ -108,21 +122,42 @@ class SegmentPolicy:
                     seen=memory.seen + 1,
                     representative=_kept(stacks[index]),
                     representative_h=float(hours or 0.0),
+                    representative_hpi=hpi[index],
+                    spread=self._spread(memory.state, stacks[index], hpi[index]),
                 )
             after.append(memories[index] if failed else memory)
             age_h = None if memory.committed_h is None or hours is None else hours - memory.committed_h
             missed = segment + 1 - memory.seen - (1 if failed and segment > memory.segment else 0)
             row = {name: output[index] for name, output in step.outputs.items()}
-            answers.append(SegmentAnswer(row, age_h, missed, failed, segment >= self._segments.count))
+            beyond = segment >= self._segments.count
+            answers.append(
+                SegmentAnswer(row, age_h, missed, failed, beyond, memory.spread, self._says_too_little(memory))
+            )
         return after, answers
+
+    def _spread(self, state: State, stack: Gray, hpi: float | None) -> float | None:
+        """Largest less smallest answer to one frame with planes taken away; None where that leaves the same picture."""
+        subsets = () if self._stability is None else self._stability.plane_subsets_um
+        fewer = [refilled(stack, self._preprocess.planes_um, subset) for subset in subsets]
+        if not fewer or all(np.array_equal(one, stack) for one in fewer):
+            return None
+        step = self._engine.peek([state] * len(fewer), self._inputs(fewer, [hpi] * len(fewer)))
+        said = step.outputs[self._engine.spec.outputs[0].name]
+        return None if step.failed else float(said.max() - said.min())
+
+    def _says_too_little(self, memory: SegmentMemory) -> bool:
+        if self._stability is None:
+            return False
+        wide = memory.spread is not None and memory.spread > self._stability.most_spread
+        return wide or memory.seen < self._stability.least_segments
 
     def _commit(self, memories: list[SegmentMemory], now: Sequence[int]) -> list[SegmentMemory]:
         due = [i for i, memory in enumerate(memories) if memory.representative is not None and now[i] > memory.segment]
         if not due:
             return memories
-        stacks = [memories[i].representative for i in due]
+        stacks = [stack for i in due if (stack := memories[i].representative) is not None]
         step = self._engine.step(
-            [memories[i].state for i in due], {"x": self._tensor([stack for stack in stacks if stack is not None])}
+            [memories[i].state for i in due], self._inputs(stacks, [memories[i].representative_hpi for i in due])
         )
         for row, i in enumerate(due):
             if row in step.failed:  # judged well once, not any more (another runtime?): its segment counts as missed
@@ -136,8 +171,12 @@ class SegmentPolicy:
             )
         return memories
 
-    def _tensor(self, stacks: Sequence[Gray]) -> npt.NDArray[np.float32]:
-        return to_tensor(np.stack(list(stacks)), self._preprocess)  # B P H W
+    def _inputs(self, stacks: Sequence[Gray], hpi: Sequence[float | None]) -> dict[str, Array]:
+        """x (B, P, H, W); for a model that asks, hours (B, 2): hours post insemination and 1, or 0 and 0 if unknown."""
+        inputs: dict[str, Array] = {"x": to_tensor(np.stack(list(stacks)), self._preprocess)}
+        if self._asks_hours:
+            inputs["hours"] = np.array([(0.0, 0.0) if h is None else (h, 1.0) for h in hpi], np.float32)
+        return inputs
 
     def save(self, memory: SegmentMemory) -> bytes:
         """The memory as bytes; equal memories give equal bytes. Segment and hours stand in a header, not in float32."""
@@ -147,6 +186,8 @@ class SegmentPolicy:
             "seen": memory.seen,
             "representative_h": memory.representative_h,
             "committed_h": memory.committed_h,
+            "representative_hpi": memory.representative_hpi,
+            "spread": memory.spread,
             "state_id": memory.state.state_id,
             "sees": self._sees(),
         }
@@ -171,10 +212,11 @@ class SegmentPolicy:
         except (KeyError, TypeError, ValueError) as fault:
             raise EngineError(f"{self._engine.spec.name}: the saved memory does not read ({fault!r})") from fault
 
-    def _sees(self) -> list[float]:
+    def _sees(self) -> list[float | str]:
         """What, beside the weights, a memory's meaning hangs on."""
         how = self._preprocess
-        return [*how.planes_um, how.height_px, how.width_px, how.mean, how.std, self._segments.segment_h]
+        cut: list[float | str] = [] if how.crop is None else [how.crop, how.width_in_well_radii]
+        return [*how.planes_um, how.height_px, how.width_px, how.mean, how.std, self._segments.segment_h, *cut]
 
     def _memory_of(self, header: dict[str, Any], arrays: Arrays) -> SegmentMemory:
         representative = arrays.get("representative")
@@ -186,7 +228,9 @@ class SegmentPolicy:
             seen=int(header["seen"]),
             representative=None if representative is None else _kept(representative),
             representative_h=float(header["representative_h"]),
-            committed_h=None if header["committed_h"] is None else float(header["committed_h"]),
+            committed_h=_float(header["committed_h"]),
+            representative_hpi=_float(header.get("representative_hpi")),  # memories of before 0.2 have neither
+            spread=_float(header.get("spread")),
         )
 
     def _check(self, stack: Array) -> None:
@@ -194,6 +238,10 @@ class SegmentPolicy:
             raise EngineError(
                 f"{self._engine.spec.name}: a stack must be uint8 {self._shape}, got {stack.dtype} {stack.shape}"
             )
+
+
+def _float(value: object) -> float | None:
+    return None if value is None else float(str(value))
 
 
 def _kept(stack: Gray) -> Gray:

@@ -25,7 +25,7 @@ from typing import Any
 from engines.bench import Clock, Goal, Row, after_frames, paired_ratio, timed
 from engines.contract import Engine
 from engines.load import Loaded
-from engines.preprocess import fit_stack, to_tensor
+from engines.preprocess import fit_stack, locate_in, to_tensor
 from engines.verify import sample_inputs
 from monitor.broker import EmbeddedBroker
 from monitor.config import Mqtt
@@ -162,7 +162,7 @@ def _apart(loaded: Loaded, way: Way, laps: Stopwatch) -> None:
     with laps.lap("observe"):
         observe(stack)
     with laps.lap("preprocess"):
-        to_tensor(fit_stack({image.source.plane_um: image.gray for image in stack.images}, how), how)
+        to_tensor(fit_stack(stack.grays, how, locate_in(stack.grays) if how.crop else None), how)
 
 
 def _weights(node: Callable[..., Way], folder: Path, plan: Plan, clock: Clock) -> dict[str, Any]:

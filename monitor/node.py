@@ -14,6 +14,7 @@ import numpy as np
 
 from engines.contract import Engine
 from engines.load import BUNDLED_MODELS, Loaded, find_manifest, load_engine
+from engines.locate import LEAST_SIDE_PX
 from engines.segments import SegmentPolicy
 from monitor.alarms import Alarms
 from monitor.alert_rules import DEFAULTS, Alerts
@@ -102,7 +103,7 @@ def build_node(
     states = StateFiles(storage / "states")
     if not journal.is_new and (swept := states.sweep(journal.state_digests())):
         log.warning("state files that no reading names were removed", extra={"files": swept})
-    policy = SegmentPolicy(loaded.engine, segments, manifest.preprocess)
+    policy = SegmentPolicy(loaded.engine, segments, manifest.preprocess, manifest.stability)
     facts = {
         source.incubator.name: IncubatorFacts(time_zeros[source.incubator.name], source.incubator.cadence_min)
         for source in sources
@@ -115,7 +116,7 @@ def build_node(
         policy,
         manifest.preprocess,
         manifest.name,
-        observer([source.incubator for source in sources]),
+        observer([source.incubator for source in sources], LEAST_SIDE_PX if manifest.preprocess.crop else 0),
         memory,
         journal,
         Speaker(site, node, {manifest.name: manifest.graph.sha256}),
@@ -142,9 +143,9 @@ def check_planes(incubator: Incubator, model: str, counts: tuple[int, ...]) -> N
         )
 
 
-def observer(incubators: Sequence[Incubator]) -> Callable[[FocalStack], Observation]:
+def observer(incubators: Sequence[Incubator], least_side_px: int = 0) -> Callable[[FocalStack], Observation]:
     """Observes each incubator's stacks with its own limits and clock."""
-    settings = {one.name: (one.quality.limits, one.clock_skew_s) for one in incubators}
+    settings = {one.name: (one.quality.limits, one.clock_skew_s, least_side_px) for one in incubators}
     return lambda stack: observe(stack, *settings[stack.place.incubator])
 
 

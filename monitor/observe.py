@@ -150,11 +150,13 @@ def unfit_for(measured: Measured, limits: Limits) -> list[str]:
     return flags
 
 
-def observe(stack: FocalStack, limits: Limits = Limits(), clock_skew_s: float = 0.0) -> Observation:
+def observe(
+    stack: FocalStack, limits: Limits = Limits(), clock_skew_s: float = 0.0, least_side_px: int = 0
+) -> Observation:
     """Judge the pictures themselves, and the frame's clock against its files.
 
-    Flags: `dark`, `bright`, `blank`, `blurred` (unfit), `lacking` (unfit), `missing_planes`, `broken_planes`,
-    `clock_ahead`.
+    Flags: `dark`, `bright`, `blank`, `blurred` (unfit), `lacking` (unfit), `too_small` (unfit; below `least_side_px`,
+    where an embryo could not be located), `missing_planes`, `broken_planes`, `clock_ahead`.
     """
     flags = []
     if stack.missing_um:
@@ -167,6 +169,8 @@ def observe(stack: FocalStack, limits: Limits = Limits(), clock_skew_s: float = 
         flags.append("clock_ahead")
     measured = sharpest_of(stack.images)
     unfit = [] if measured is None else unfit_for(measured, limits)
+    if any(min(image.gray.shape) < least_side_px for image in stack.images):
+        unfit.append("too_small")
     return Observation(
         stack=stack, fit=not stack.lacking and not unfit, flags=tuple(sorted(flags + unfit)), measured=measured
     )

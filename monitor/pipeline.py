@@ -12,8 +12,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 
+from engines.locate import Located
 from engines.manifest import Preprocess
-from engines.preprocess import fit_stack
+from engines.preprocess import fit_stack, locate_in
 from engines.segments import SegmentMemory, SegmentPolicy
 from monitor.alarms import Alarms
 from monitor.assemble import Assembled
@@ -30,10 +31,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Judged:
-    """What the engine made of one frame: the judgement, and the memory to keep (None: as it was)."""
+    """What the engine made of one frame: the judgement, the memory to keep (None: as it was), what qualifies it."""
 
     judgement: Judgement
     memory: SegmentMemory | None
+    flags: frozenset[str] = frozenset()
 
 
 class Pipeline:
@@ -90,18 +92,18 @@ class Pipeline:
 
     def _step(self, visits: Sequence[Visit]) -> list[Judged]:
         memories = [self._memory.recall(visit.run.embryo_id) for visit in visits]
-        stacks = [
-            fit_stack({image.source.plane_um: image.gray for image in visit.stack.images}, self._preprocess)
-            for visit in visits
-        ]
+        grays = [visit.stack.grays for visit in visits]
+        found = [locate_in(planes) if self._preprocess.crop else None for planes in grays]
+        stacks = [fit_stack(planes, self._preprocess, where) for planes, where in zip(grays, found, strict=True)]
+        hpi = [visit.age.hpi for visit in visits]
         with self._time_step():
-            after, answers = self._policy.advance(memories, stacks, [visit.elapsed_h for visit in visits])
+            after, answers = self._policy.advance(memories, stacks, [visit.elapsed_h for visit in visits], hpi)
         for answer in answers:
             if answer.failed:
                 self._count_failure("not_finite")
         return [
-            Judged(Judgement(answer), None if new is old else new)
-            for old, new, answer in zip(memories, after, answers, strict=True)
+            Judged(Judgement(answer), None if new is old else new, _flags(where))
+            for old, new, answer, where in zip(memories, after, answers, found, strict=True)
         ]
 
     def _entry(self, frame: Assembled, visit: Visit, judged: Judged | None) -> Entry:
@@ -110,7 +112,8 @@ class Pipeline:
         reading = None
         if visit.fate is not Fate.NOTHING_NEW:
             lost = self._memory.lost_flag(visit.run.embryo_id) if judged is not None else None
-            reading = make_reading(visit, judgement, self._speaker, extra_flags={lost} if lost else set())
+            extra = (judged.flags if judged else frozenset()) | ({lost} if lost else set())
+            reading = make_reading(visit, judgement, self._speaker, extra_flags=extra)
         changed = None if judged is None else judged.memory
         return Entry(
             run=after_visit(visit, stepped),
@@ -134,6 +137,13 @@ def _records(frame: Assembled, embryo_id: str) -> tuple[FileRecord, ...]:
     taken = [FileRecord.of(image.source, embryo_id, sha256=image.digest) for image in frame.stack.images]
     aside = [FileRecord.of(plane, embryo_id, reason=fault.reason) for plane, fault in frame.quarantined]
     return (*taken, *aside)
+
+
+def _flags(found: Located | None) -> frozenset[str]:
+    flags: set[str] = set()
+    if found is not None and not found.embryo_is_sure:
+        flags.add("embryo_not_located")
+    return frozenset(flags)
 
 
 def _frame(observation: Observation) -> dict[str, str]:

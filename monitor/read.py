@@ -93,8 +93,11 @@ def _quality(
     flags |= set(visit.observation.flags)
     if fault is not None:
         flags.add(fault)
-    if judgement is not None and judgement.answer is not None and judgement.answer.beyond_training:
+    answer = None if judgement is None else judgement.answer
+    if answer is not None and answer.beyond_training:
         flags.add("beyond_training")
+    if answer is not None and answer.not_enough_data:
+        flags.add("not_enough_data")
     if visit.out_of_order:
         flags.add("out_of_order")
     observation = visit.observation
@@ -111,11 +114,12 @@ def _blastocyst(judgement: Judgement | None) -> tuple[Blastocyst | None, str | N
     probability = float(judgement.answer.outputs["y_blastocyst"][0])
     if not 0.0 <= probability <= 1.0:
         return None, "not_finite"
-    age_h = judgement.answer.state_age_h
+    age_h, spread = judgement.answer.state_age_h, judgement.answer.spread
     told = Blastocyst(
         probability=round(probability, PROBABILITY_DIGITS),
         state_age_h=None if age_h is None else round(age_h, 4),
         segments_missed=judgement.answer.segments_missed,
+        spread=None if spread is None else round(spread, PROBABILITY_DIGITS),
     )
     return told, None
 

@@ -161,6 +161,11 @@ class FocalStack:
     lacking: bool = False
 
     @property
+    def grays(self) -> dict[int, Gray]:
+        """Plane in um -> its pixels."""
+        return {image.source.plane_um: image.gray for image in self.images}
+
+    @property
     def complete_at(self) -> datetime | None:
         """When the last of its files was finished."""
         return max((image.source.file.mtime for image in self.images), default=None)
@@ -219,11 +224,16 @@ class FrameBody(Body):
 
 
 class Blastocyst(Body):
-    """P(blastocyst) and the age of the memory it rests on (hours; null before the first cache is committed)."""
+    """P(blastocyst) and the age of the memory it rests on (hours; null before the first cache is committed).
+
+    `spread`: largest less smallest probability when the segment's first fit frame is judged with planes taken away;
+    null where the model is not asked so, or only one plane was there.
+    """
 
     probability: float = Field(ge=0, le=1)
     state_age_h: float | None
     segments_missed: int
+    spread: float | None = None
 
 
 class Quality(Body):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -131,16 +132,12 @@ def test_one_eighth_of_the_branch_is_shifted_and_the_identity_is_not() -> None:
         shapes = AMSNet(config)
     assert [block.shifted for block in shapes.res1] == [64 // 8, 256 // 8, 256 // 8]
     block = ShiftedBottleneck(channels_in=64, width=16, stride=1, shifted=8).eval()
-    seen = {}
-    block.conv1.register_forward_pre_hook(lambda _, given: seen.update(branch=given[0]))
-    block.identity.register_forward_pre_hook(lambda _, given: seen.update(identity=given[0]))
     x, past = torch.rand(2, 64, 4, 4), torch.rand(2, 8, 4, 4)
     memory = CarriedMemory([past])
     with torch.inference_mode():
-        block(x, memory)
-    assert torch.equal(seen["branch"][:, :8], past)
-    assert torch.equal(seen["branch"][:, 8:], x[:, 8:])
-    assert torch.equal(seen["identity"], x)
+        branch = block.conv1(torch.cat([past, x[:, 8:]], dim=1)).relu()
+        wanted = (block.identity(x) + block.conv3(block.conv2(branch).relu())).relu()
+        torch.testing.assert_close(block(x, memory), wanted, atol=1e-6, rtol=0)
     assert torch.equal(memory.kept[0], x[:, :8]), "the cache is the channels before the shift"
 
 
@@ -234,14 +231,14 @@ def test_the_manifest_and_the_graph_name_the_same_tensors(exported: tuple[Path, 
     assert shapes == {"x": ["B", 3, 32, 32], "state": ["B", size], "y_blastocyst": ["B", 1], "state_next": ["B", size]}
     assert manifest["state"]["shape"] == [size]
     assert manifest["preprocess"]["planes_um"] == [-15, 0, 15]
-    assert manifest["state_id"] == checkpoint.state_id(source.model)
+    assert manifest["state_id"] == checkpoint.state_id(source)
 
 
 def test_the_engines_room_reads_the_manifest(exported: tuple[Path, checkpoint.Checkpoint]) -> None:
     """Exporter and loader have no code in common; the file between them must satisfy both."""
     path, source = exported
     manifest = read_manifest(path)
-    assert manifest.spec().state_id == checkpoint.state_id(source.model)
+    assert manifest.spec().state_id == checkpoint.state_id(source)
     assert graph_path(path, manifest).exists()
 
 
@@ -295,13 +292,25 @@ def test_the_bench_finds_a_network_of_a_models_shape_and_knows_its_own_weights(
     assert apart is not None and apart > 0
 
 
-def test_other_weights_have_another_state_id() -> None:
-    """A state is never carried into a model it was not made by."""
-    assert checkpoint.state_id(network(seed=0)) == checkpoint.state_id(network(seed=0))
-    assert checkpoint.state_id(network(seed=0)) != checkpoint.state_id(network(seed=1))
-    taller = AMSNet(AMSNetConfig("small", planes=3, input_px=64)).eval()
-    taller.load_state_dict(network().state_dict())
-    assert checkpoint.state_id(taller) != checkpoint.state_id(network()), "same weights, another layout"
+def test_other_weights_functions_or_pictures_have_another_state_id() -> None:
+    """A state is never carried into a model it was not made by, were only its keys pooled or its crop cut otherwise."""
+
+    def named(config: AMSNetConfig = SMALL, seed: int = 0, **told: float) -> str:
+        model = network(SMALL, seed)
+        other = AMSNet(config).eval()
+        other.load_state_dict(model.state_dict())
+        return checkpoint.state_id(checkpoint.Checkpoint(other, **{"mean": 0.5, "std": 0.25, **told}))
+
+    assert named() == named()
+    others = [
+        named(seed=1),
+        named(replace(SMALL, input_px=64)),  # same weights, another layout
+        named(replace(SMALL, key_pool=1)),  # same weights and layout, another function
+        named(replace(SMALL, affinity_scale=0.5)),
+        named(width_in_well_radii=1.45),
+        named(mean=0.4),
+    ]
+    assert len({named(), *others}) == 1 + len(others)
 
 
 def test_folding_the_norms_keeps_the_function() -> None:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import timedelta
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+from engines.load import Loaded
+from engines.manifest import Stability
 from engines.scripted_engine import ScriptedEngine
+from monitor import pipeline
 from monitor.errors import StorageError
 from monitor.journal import Journal
+from monitor.simulator import VirtualEmbryo
 from monitor.vocabulary import Outcome, Place
 from tests.house import (
     PLANES_UM,
@@ -360,7 +367,7 @@ def test_a_reading_has_exactly_the_keys_of_the_contract(tmp_path: Path, clock: F
     assert set(body["frame"]) == {
         *("captured_at", "run", "hpi", "hpi_source", "planes", "missing_planes", "sources"),
     }
-    assert set(body["blastocyst"]) == {"probability", "state_age_h", "segments_missed"}
+    assert set(body["blastocyst"]) == {"probability", "state_age_h", "segments_missed", "spread"}
     assert set(body["quality"]) == {"fit", "flags", "measured"}
     assert set(body["quality"]["measured"]) == {"mean_gray", "contrast_gray", "sharpness", "sharpest_plane_um"}
     assert (body["schema"], body["occurred_at"]) == ("pellucid.reading/1", "2026-01-05T08:00:00Z")
@@ -501,3 +508,66 @@ def test_an_insemination_entry_left_from_long_ago_gives_no_hour_and_no_second_ru
     told = take_all(node)
     assert len({reading.embryo.embryo_id for reading in told}) == 1
     assert [reading.frame.hpi for reading in told] == [None, None]
+
+
+def looks_at_the_embryo() -> Loaded:
+    """The scripted engine, its pictures cut around the embryo."""
+    loaded = scripted()
+    how = loaded.manifest.preprocess.model_copy(update={"crop": "embryo"})
+    return replace(loaded, manifest=loaded.manifest.model_copy(update={"preprocess": how}))
+
+
+def write_planes(root: Path, at: datetime, encoded: Callable[[int], bytes]) -> None:
+    for plane_um in PLANES_UM:
+        path = plane_path(root, "1", at, plane_um)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(plane_um))
+
+
+def test_where_no_embryo_is_found_the_reading_says_so_and_what_is_found_is_not_remarked_upon(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    node = node_over(tmp_path, clock, looks_at_the_embryo())
+    planes = dict(zip(PLANES_UM, VirtualEmbryo(11).stack(40.0, 250), strict=True))
+    write_planes(tmp_path / "inc", START, lambda plane_um: cv2.imencode(".jpg", planes[plane_um])[1].tobytes())
+    write_planes(tmp_path / "inc", START + H, lambda plane_um: picture(100, 250, seed=plane_um + 45))
+    embryo, noise = take_all(node)
+    assert embryo.outcome is noise.outcome is Outcome.JUDGED
+    assert "embryo_not_located" not in embryo.quality.flags
+    assert "embryo_not_located" in noise.quality.flags
+
+
+def test_a_picture_too_small_to_find_an_embryo_in_is_unfit_and_costs_no_engine_failure(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    """Only where the model looks at the embryo; the others judge it as ever."""
+    node = node_over(tmp_path, clock, looks_at_the_embryo())
+    write_frame(tmp_path / "inc", "1", START)
+    (reading,) = take_all(node)
+    assert reading.outcome is Outcome.UNFIT and reading.quality.flags == ("too_small",)
+    assert reading.blastocyst is None and not reading.quality.fit
+
+
+def test_the_embryo_is_looked_for_once_a_frame(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seven planes, one search."""
+    searched = []
+    real_search = pipeline.locate_in
+    monkeypatch.setattr(pipeline, "locate_in", lambda images: searched.append(len(images)) or real_search(images))
+    node = node_over(tmp_path, clock, looks_at_the_embryo())
+    write_planes(tmp_path / "inc", START, lambda plane_um: picture(100, 250, seed=plane_um + 45))
+    take_all(node)
+    assert searched == [7]
+
+
+def test_too_little_data_is_said_in_the_reading(tmp_path: Path, clock: FakeClock) -> None:
+    loaded = scripted()
+    told = Stability(plane_subsets_um=((-45, 0, 45), (-15, 15)), most_spread=1.0, least_segments=2)
+    loaded = replace(loaded, manifest=loaded.manifest.model_copy(update={"stability": told}))
+    node = node_over(tmp_path, clock, loaded)
+    write_frame(tmp_path / "inc", "1", START)
+    write_frame(tmp_path / "inc", "1", START + 7 * H)
+    young, old = take_all(node)
+    assert "not_enough_data" in young.quality.flags and "not_enough_data" not in old.quality.flags
+    assert young.blastocyst is not None and young.blastocyst.spread is not None

@@ -6,8 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.contract import EngineError
+from engines.locate import Circle, Located
 from engines.manifest import Preprocess
-from engines.preprocess import fit_plane, fit_stack, nearest_plane_um, to_tensor
+from engines.preprocess import fit_plane, fit_stack, locate_in, nearest_plane_um, refilled, to_tensor
+from monitor.simulator import VirtualEmbryo
+from training.datasets.cut import cut_stack
 
 PLANES_UM = (-45, -30, -15, 0, 15, 30, 45)
 thorough = settings(max_examples=50, deadline=None)  # a shared box may pause in any example
@@ -172,3 +175,66 @@ def test_a_batch_becomes_the_same_numbers_as_its_stacks_alone(grays: list[int]):
 def test_pixels_that_are_not_8_bit_become_no_tensor():
     with pytest.raises(EngineError, match="uint8"):
         to_tensor(np.zeros((7, 8, 8), np.float32), how())
+
+
+AROUND = Preprocess(
+    planes_um=PLANES_UM,
+    height_px=32,
+    width_px=32,
+    mean=0.5,
+    std=0.25,
+    allowed_plane_counts=(1, 3, 7),
+    crop="embryo",
+    width_in_well_radii=1.45,
+)
+
+
+@pytest.fixture(scope="module")
+def drawn() -> dict[int, np.ndarray]:
+    """Seven planes of a virtual embryo, 250 px."""
+    return dict(zip(PLANES_UM, VirtualEmbryo(11).stack(40.0, 250), strict=True))
+
+
+@pytest.mark.parametrize("there", [PLANES_UM, (-30, 15, 45), (45,)])
+def test_the_monitors_crop_is_that_of_training_pixel_for_pixel(
+    drawn: dict[int, np.ndarray], there: tuple[int, ...]
+) -> None:
+    """With all planes, with some (the embryo is then looked for in the one nearest to the middle), with one."""
+    images = {plane: drawn[plane] for plane in there}
+    ours = fit_stack(images, AROUND, locate_in(images))
+    theirs, _ = cut_stack(np.stack(list(images.values())), there, 32, 1.45)
+    shown = [there.index(nearest_plane_um(plane, there)) for plane in PLANES_UM]
+    assert np.array_equal(ours, theirs[shown])
+
+
+def test_an_embryo_that_was_not_found_is_looked_for_in_the_wells_middle_at_the_same_scale(
+    drawn: dict[int, np.ndarray],
+) -> None:
+    """What is cut then hangs on the well alone."""
+    found = locate_in(drawn)
+    unsure = Located(found.well, Circle(3.0, 5.0, 9.0), found.well_confidence, 0.1)
+    middle = Located(found.well, found.well, found.well_confidence, 1.0)
+    assert np.array_equal(fit_stack(drawn, AROUND, unsure), fit_stack(drawn, AROUND, middle))
+    assert not np.array_equal(fit_stack(drawn, AROUND, unsure), fit_stack(drawn, AROUND, found))
+
+
+def test_a_model_that_looks_at_the_embryo_is_not_given_a_picture_without_a_place(drawn: dict[int, np.ndarray]) -> None:
+    with pytest.raises(EngineError, match="where it lies"):
+        fit_stack(drawn, AROUND)
+
+
+def test_in_a_picture_too_small_nothing_is_looked_for() -> None:
+    with pytest.raises(EngineError, match="at least 100 px a side"):
+        locate_in({0: flat(100, 99, 99)})
+
+
+def test_a_crop_around_the_embryo_is_square() -> None:
+    with pytest.raises(ValueError, match="square"):
+        Preprocess(**{**AROUND.model_dump(), "height_px": 16})
+
+
+def test_planes_taken_away_afterwards_are_filled_as_if_they_had_never_come() -> None:
+    images = {plane: flat(plane + 100) for plane in PLANES_UM}
+    kept = (-30, 0, 30)
+    fewer = fit_stack({plane: images[plane] for plane in kept}, how())
+    assert np.array_equal(refilled(fit_stack(images, how()), PLANES_UM, kept), fewer)

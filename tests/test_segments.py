@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.contract import Array, EngineError, StateMismatchError, Step
-from engines.manifest import Preprocess, Segments
+from engines.contract import Array, EngineError, StateMismatchError, Step, TensorSpec
+from engines.manifest import Preprocess, Segments, Stability
 from engines.packing import pack, unpack
 from engines.preprocess import to_tensor
 from engines.scripted_engine import ScriptedEngine, scripted_spec
@@ -455,3 +455,99 @@ def test_a_memory_made_with_other_preprocessing_is_refused() -> None:
     other = SegmentPolicy(engine, Segments(segment_h=6, count=28), how.model_copy(update={"mean": 0.25}))
     with pytest.raises(StateMismatchError, match="other preprocessing"):
         other.restore(blob)
+
+
+def test_a_memory_made_with_another_crop_is_refused() -> None:
+    engine = ScriptedEngine()
+    whole = SegmentPolicy(engine, Segments(segment_h=6, count=28), HOW)
+    around = SegmentPolicy(engine, Segments(segment_h=6, count=28), HOW.model_copy(update={"crop": "embryo"}))
+    with pytest.raises(StateMismatchError, match="other preprocessing"):
+        around.restore(whole.save(whole.start()))
+
+
+class AsksHours(ScriptedEngine):
+    """Writes down the hours it is given, and whether it was a peek or a step."""
+
+    def __init__(self) -> None:
+        spec = scripted_spec(size_px=SIZE_PX)
+        super().__init__(replace(spec, inputs=(*spec.inputs, TensorSpec("hours", (2,)))))
+        self.told: list[tuple[str, list[float]]] = []
+
+    def step(self, states, inputs):
+        self.told.append(("step", inputs["hours"].ravel().tolist()))
+        return super().step(states, inputs)
+
+    def peek(self, states, inputs):
+        peeked = super().peek(states, inputs)
+        self.told[-1] = ("peek", self.told[-1][1])
+        return peeked
+
+
+def test_a_representative_is_committed_with_the_hour_it_was_taken_at_also_after_a_restart() -> None:
+    """The hour belongs to the frame: what is known when the cache is committed is another frame's."""
+    engine = AsksHours()
+    judge = policy(engine)
+    (memory,), _ = judge.advance([judge.start()], [stack(100)], [0.0], [20.5])
+    memory = judge.restore(judge.save(memory))
+    judge.advance([memory], [stack(120)], [6.5], [27.0])
+    assert engine.told == [("peek", [20.5, 1.0]), ("step", [20.5, 1.0]), ("peek", [27.0, 1.0])]
+
+
+def test_an_hour_that_nobody_knows_is_told_as_unknown() -> None:
+    engine = AsksHours()
+    judge = policy(engine)
+    judge.advance([judge.start()], [stack(100)], [0.0], [None])
+    judge.advance([judge.start()], [stack(100)], [0.0])
+    assert [told for _, told in engine.told] == [[0.0, 0.0], [0.0, 0.0]]
+
+
+STABILITY = Stability(plane_subsets_um=((-45, 0, 45), (-15, 15)), most_spread=0.05, least_segments=2)
+
+
+def brightness_of_the_lowest(state: Array, inputs: dict[str, Array]) -> float:
+    return float(inputs["x"][0].mean()) / 4 + 0.5
+
+
+def uneven(step_gray: int) -> np.ndarray:
+    return np.stack([np.full((SIZE_PX, SIZE_PX), 100 + k * step_gray, np.uint8) for k in range(7)])
+
+
+def unsteady(count: int = 28) -> SegmentPolicy:
+    engine = ScriptedEngine(scripted_spec(size_px=SIZE_PX), brightness_of_the_lowest)
+    return SegmentPolicy(engine, Segments(segment_h=6, count=count), HOW, STABILITY)
+
+
+def test_the_spread_is_the_range_of_answers_with_planes_taken_away_and_holds_for_the_segment() -> None:
+    """Lowest plane shown: -45 um in one subset, -15 um in the other: 2 planes x 10 gray / 255 / .25 / 4 apart."""
+    judge = unsteady()
+    (memory,), (first,) = judge.advance([judge.start()], [uneven(10)], [0.0])
+    memory = judge.restore(judge.save(memory))
+    (memory,), (second,) = judge.advance([memory], [uneven(1)], [3.0])
+    assert first.spread == pytest.approx(20 / 255, abs=1e-5) == second.spread
+    (_,), (third,) = judge.advance([memory], [uneven(1)], [6.0])
+    assert third.spread == pytest.approx(2 / 255, abs=1e-5)
+
+
+def test_too_few_segments_or_too_wide_a_spread_is_not_enough_data() -> None:
+    judge = unsteady()
+    (memory,), (young,) = judge.advance([judge.start()], [uneven(1)], [0.0])
+    (memory,), (old,) = judge.advance([memory], [uneven(1)], [6.0])
+    (memory,), (wide,) = judge.advance([memory], [uneven(10)], [12.0])
+    (_,), (within,) = judge.advance([memory], [uneven(1)], [13.0])  # the segment's representative was unsteady
+    assert [one.not_enough_data for one in (young, old, wide, within)] == [True, False, True, True]
+
+
+def test_a_single_plane_has_no_spread_and_is_not_held_against_the_embryo() -> None:
+    judge = unsteady()
+    (memory,), (first,) = judge.advance([judge.start()], [stack(90)], [0.0])
+    (_,), (second,) = judge.advance([memory], [stack(90)], [6.0])
+    assert first.spread is None and second.spread is None and not second.not_enough_data
+
+
+def test_a_memory_of_an_earlier_version_is_read() -> None:
+    """It knows no hour of its representative and no spread; nothing is lost for that."""
+    judge = policy()
+    header, arrays = unpack(judge.save(one(judge, judge.start(), 0.0)[0]))
+    old = {key: value for key, value in header.items() if key not in ("representative_hpi", "spread")}
+    restored = judge.restore(pack(old, arrays))
+    assert restored.representative is not None and restored.representative_hpi is None and restored.spread is None

@@ -22,10 +22,11 @@ import numpy as np
 import torch
 
 from engines.bench import Clock, NotRun, Row, as_json, paired_ratio, timed
-from engines.contract import HostState
+from engines.contract import Array, HostState
 from engines.load import BUNDLED_MODELS, Loaded, find_manifests, load_engine
 from engines.verify import sample_inputs
 from training.amsnet import checkpoint as checkpoints
+from training.amsnet.checkpoint import Checkpoint
 from training.amsnet.export import StepGraph
 from training.amsnet.model import BACKBONES, AMSNet, AMSNetConfig
 
@@ -36,10 +37,11 @@ STEPS_ALIKE = 3
 def network_like(loaded: Loaded) -> AMSNet | None:
     """A network with the model's planes, pixels and state, random weights (seed 0); None where we know no such one."""
     how = loaded.manifest.preprocess
+    hours = any(tensor.name == "hours" for tensor in loaded.engine.spec.inputs)
     for backbone in BACKBONES:
         if len(how.planes_um) not in (1, 3, 5, 7) or how.height_px != how.width_px:
             continue
-        config = AMSNetConfig(backbone, planes=len(how.planes_um), input_px=how.height_px)
+        config = AMSNetConfig(backbone, planes=len(how.planes_um), input_px=how.height_px, hours=hours)
         with torch.device("meta"):
             size = AMSNet(config).state_size
         if (size,) == loaded.engine.spec.state.shape:
@@ -49,7 +51,9 @@ def network_like(loaded: Loaded) -> AMSNet | None:
 
 def differs(loaded: Loaded, model: AMSNet) -> float | None:
     """Largest difference of value and state over chained steps; None where the weights are others."""
-    if checkpoints.state_id(model) != loaded.engine.spec.state_id:
+    how = loaded.manifest.preprocess
+    width = how.width_in_well_radii if how.crop else None
+    if checkpoints.state_id(Checkpoint(model, how.mean, how.std, width, how.planes_um)) != loaded.engine.spec.state_id:
         return None
     reference, worst = StepGraph(model).eval(), 0.0
     state, carried = loaded.engine.initial_state(), model.initial_state()
@@ -58,7 +62,7 @@ def differs(loaded: Loaded, model: AMSNet) -> float | None:
         step = loaded.engine.step([state], inputs)
         state = step.states[0]
         with torch.inference_mode():
-            said, carried = reference(torch.from_numpy(inputs["x"]), carried)
+            said, carried = reference(torch.from_numpy(inputs["x"]), carried, _hours(inputs))
         assert isinstance(state, HostState)
         apart = (
             np.abs(step.outputs["y_blastocyst"] - said.numpy()).max(),
@@ -68,17 +72,22 @@ def differs(loaded: Loaded, model: AMSNet) -> float | None:
     return worst
 
 
+def _hours(inputs: dict[str, Array]) -> torch.Tensor | None:
+    return torch.from_numpy(inputs["hours"]) if "hours" in inputs else None
+
+
 def bench_pytorch(loaded: Loaded, model: AMSNet, rounds: int, clock: Clock = time.perf_counter) -> list[Row]:
     """Median seconds of PyTorch's step, and how many times it takes what ONNX Runtime takes."""
     reference, inputs = StepGraph(model).eval(), sample_inputs(loaded.engine, 1, 0)
     x, carried, state = torch.from_numpy(inputs["x"]), model.initial_state(), loaded.engine.initial_state()
+    hours = _hours(inputs)
     ours: list[float] = []
     theirs: list[float] = []
     with torch.inference_mode():
-        reference(x, carried)  # allocates what it needs
+        reference(x, carried, hours)  # allocates what it needs
         for _ in range(rounds):
             ours.append(timed(lambda: loaded.engine.step([state], inputs), clock))
-            theirs.append(timed(lambda: reference(x, carried), clock))
+            theirs.append(timed(lambda: reference(x, carried, hours), clock))
     name, threads = loaded.manifest.name, torch.get_num_threads()
     return [
         Row(name, f"one step, PyTorch eager, threads: {threads}", statistics.median(theirs), "s"),

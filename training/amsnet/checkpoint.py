@@ -19,7 +19,6 @@ from torch import nn
 
 from training.amsnet.model import AMSNet, AMSNetConfig
 
-
 SCHEMA = "pellucid.amsnet.checkpoint/2"
 PLANE_SPACING_UM = 15
 
@@ -91,15 +90,17 @@ def load(path: Path) -> Checkpoint:
 def load_first_weights(model: AMSNet, path: Path) -> list[str]:
     """Begin from a local file: an AMSNet checkpoint, or a ResNet's state dict in torchvision's names.
 
-    Gives the names of the weights that were taken; what has another shape or is not there stays as it was. Of a stem for
-    three colours the sum over the colours is taken. Raises ValueError where nothing at all fits.
+    Gives the names of the weights that were taken; what has another shape or is not there stays as it was. Of a stem
+    for three colours the sum over the colours is taken. Raises ValueError where nothing at all fits.
     """
     content = torch.load(path, map_location="cpu", weights_only=True)
     given = content["weights"] if content.get("schema") == SCHEMA else _from_resnet(content.get("state_dict", content))
     own = model.state_dict()
     taken = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
     if not taken:
-        raise ValueError(f"{path}: no weight of it fits this network (a ResNet in torchvision's names, or our checkpoint)")
+        raise ValueError(
+            f"{path}: no weight of it fits this network (a ResNet in torchvision's names, or our checkpoint)"
+        )
     model.load_state_dict(taken, strict=False)
     return sorted(taken)
 
@@ -140,8 +141,9 @@ def with_random_weights(config: AMSNetConfig, seed: int) -> Checkpoint:
 
 
 def state_id(source: Checkpoint) -> str:
-    """SHA-256 over the source weights (sorted names, shapes, little-endian float32 bytes), what else shapes the function
-    (the configuration, the preprocessing) and the state's layout: two models that differ in any never share a state.
+    """SHA-256 over the source weights (sorted names, shapes, little-endian float32 bytes), what else shapes the
+    function (the configuration, the preprocessing) and the state's layout: two models that differ in any of these never
+    share a state.
 
     Taken before any folding or precision change, so that every runtime and precision of one model shares it.
     """

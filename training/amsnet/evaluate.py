@@ -1,94 +1,181 @@
-"""How well AMSNet tells, by a given day, which virtual embryos will reach the blastocyst stage.
+"""How well a trained AMSNet foretells, by a given day, which virtual embryos become blastocysts; in tables.
 
-Does: runs held-out clips, gives ROC AUC and accuracy per day beside two plain comparisons: hand
-features of one picture, and the true number of phases reached so far. Refuses to know: training, real embryos (what
-is measured on drawn embryos says nothing about them).
+Does: draws the test embryos that nobody trains or tunes on, judges them offline and as a stream, and puts the answers
+beside one who knows the truth so far and one who knows the hour and counts cells. Refuses to know training. What it
+measures is a network on a drawing: virtual embryos are not patients.
+
+    python -m training.amsnet.evaluate --weights training/runs/amsnet-small.pt --cache CACHE --out build/evaluation
+    python -m training.amsnet.evaluate --weights ... --cache CACHE --out ... --embryos 40 --stream-embryos 4
+
+Costs: 400 embryos of 28 stacks are about 10 minutes of drawing on one core, once. A streamed embryo is drawn at one
+frame in 10 minutes within the window and at one in 6 h elsewhere: 136 stacks (6 s) for the 18 h from 60 to 78, where
+all of its week would be 1,000.
 """
 
 from __future__ import annotations
 
-import cv2
-import numpy as np
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
 
-from training.amsnet.clips import Clip
-from training.amsnet.model import AMSNet
+from engines.load import Loaded, load_engine
+from training.amsnet import checkpoint as checkpoints
+from training.amsnet import metrics, plots, report
+from training.amsnet.answers import Judged, answers_at, representatives
+from training.amsnet.baselines import CellCounter
+from training.amsnet.checkpoint import Checkpoint
+from training.amsnet.export import export
+from training.amsnet.metrics import DAYS, ROC_DAYS
+from training.amsnet.predictions import judge, offline
+from training.amsnet.report import CEILING, COUNTER, OURS
+from training.amsnet.stream_pass import Streamed, compare, shifted_at_every_frame, stream
+from training.amsnet.targets import Teacher
+from training.datasets.clock import Clock
+from training.datasets.cut import WIDTH_IN_WELL_RADII
+from training.datasets.virtual import TEST_SEEDS_FROM, Settings, VirtualCrops, fill
 
-DAYS = (2, 3, 4, 5, 6)
-
-
-def roc_auc(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Chance that a random positive scores above a random negative, ties counting half; NaN without both classes."""
-    positive, negative = scores[truth], scores[~truth]
-    if not len(positive) or not len(negative):
-        return float("nan")
-    above = np.sign(positive[:, None] - negative[None, :])
-    return float((above.mean() + 1) / 2)
-
-
-def last_step_by(clip: Clip, day: int) -> int:
-    """Index of the last frame taken within `day` days of insemination."""
-    return int(np.searchsorted(clip.hpi_h, 24.0 * day, side="right")) - 1
-
-
-@torch.inference_mode()
-def probabilities(model: AMSNet, clip: Clip, mean: float, std: float, plane: int | None = None) -> np.ndarray:
-    """(T,) probability after each frame, from this and earlier frames only; `plane`: all planes filled from that one.
-
-    One pass over the clip: the tests hold it equal to stepping, and it is faster.
-    """
-    pictures = clip.stacks if plane is None else clip.stacks[:, [plane]]
-    frames = (torch.from_numpy(np.asarray(pictures, dtype=np.float32)) / 255 - mean) / std  # (T, U, H, W)
-    source = None if plane is None else [0] * model.config.planes
-    return torch.sigmoid(model(frames[None], source))[0].numpy()
+TEST_EMBRYOS = 400
+LAST_H = 168.0  # 28 segments of 6 h
 
 
-def hand_features(clip: Clip, step: int) -> np.ndarray:
-    """(8,) of the middle plane now and its change since one day before: mean, spread, sharpness, fine structure."""
-    return np.concatenate([_look(clip, step), _look(clip, step) - _look(clip, max(step - 4, 0))])
+def drawn(cache: Path, kept: Checkpoint, clock: Clock, seeds: range, workers: int) -> list[VirtualCrops]:
+    """These embryos at the size and planes that the network takes, drawn where they are missing."""
+    how = kept.preprocess()
+    side_px, planes_um = int(how["width_px"]), tuple(how["planes_um"])
+    width, frame_px = kept.width_in_well_radii or WIDTH_IN_WELL_RADII, 250 if side_px <= 160 else 500
+    settings = Settings(clock, planes_um, side_px, width, frame_px)
+    frames, started_s = len(clock.hours_h(seeds[0])) if seeds else 0, time.monotonic()
+    for done in fill(settings, cache, seeds, workers) if seeds else ():
+        spent_s = time.monotonic() - started_s
+        print(f"\r{done} of {len(seeds)} embryos of about {frames} frames, {spent_s:.0f} s ", end="", flush=True)
+    print()
+    return [VirtualCrops(cache, seed, clock, side_px, planes_um, width, frame_px) for seed in seeds]
 
 
-def _look(clip: Clip, step: int) -> np.ndarray:
-    picture = np.asarray(clip.stacks[step, clip.stacks.shape[1] // 2], dtype=np.float32)
-    middle = picture[28:-28, 28:-28]  # the embryo, not the well's ring
-    fine = np.abs(middle - cv2.GaussianBlur(middle, (0, 0), 3.0)).mean()
-    return np.array([middle.mean(), middle.std(), np.log1p(cv2.Laplacian(middle, cv2.CV_32F).var()), fine])
+def answers_of(kept: Checkpoint, embryos: Sequence[VirtualCrops], hours: bool) -> dict[str, list[Judged]]:
+    """The network's answers, and those of the two comparisons at the very same moments."""
+    ours = [judge(kept, embryo, hours) for embryo in embryos]
+    found = {OURS: ours}
+    predictors: dict[str, Teacher | CellCounter] = {CEILING: Teacher(), COUNTER: CellCounter.of_lives_nobody_draws()}
+    for name, predictor in predictors.items():
+        found[name] = [
+            Judged(one.name, one.hours_h, predictor.probability(embryo.life, one.hours_h), one.reaches)
+            for one, embryo in zip(ours, embryos, strict=True)
+        ]
+    return found
 
 
-def hand_feature_scores(train: list[Clip], test: list[Clip], day: int) -> np.ndarray:
-    """(embryos,) ridge regression from hand features to the truth, fitted on the training clips of the same day."""
-    x = np.stack([hand_features(clip, last_step_by(clip, day)) for clip in train])
-    centre, spread = x.mean(axis=0), x.std(axis=0) + 1e-6
-    x = (x - centre) / spread
-    y = np.array([clip.reaches_blastocyst for clip in train], dtype=np.float64)
-    weights = np.linalg.solve(x.T @ x + 1.0 * np.eye(x.shape[1]), x.T @ (y - y.mean()))
-    unseen = np.stack([hand_features(clip, last_step_by(clip, day)) for clip in test])
-    return (unseen - centre) / spread @ weights
+def streamed_of(
+    kept: Checkpoint, loaded: Loaded, embryo: VirtualCrops, window_h: tuple[float, float], hours: bool
+) -> Streamed:
+    """Both passes and the wrong cadence over one embryo."""
+    at = representatives(embryo.hours_h)
+    return Streamed(
+        hours_h=embryo.hours_h,
+        right=stream(loaded, embryo, hours),
+        wrong=shifted_at_every_frame(loaded, embryo, window_h, hours),
+        clip=offline(kept, embryo, at, hours),
+        at=at,
+        reaches=embryo.reaches_blastocyst,
+    )
 
 
-def phases_reached(clip: Clip, day: int) -> float:
-    """True number of onsets by that moment: what a perfect annotator who only counts would go by."""
-    from monitor.simulator.life import PHASES, Life  # drawn truth, needed by this comparison alone
+def draw_plots(out: Path, answers: report.Answers, days: Sequence[report.Day], streamed: Sequence[Streamed]) -> None:
+    """roc.png, accuracy.png, reliability.png, and stream.png where there was a stream."""
+    curves, bins = {}, {}
+    for day in (one for one in days if one.day in ROC_DAYS and one.embryos):
+        said = {name: answers_at(judged, 24 * day.day)[:2] for name, judged in answers.items()}
+        curves[day.day] = {f"{name} ({day.auc[name].value:.3f})": metrics.roc_curve(*of) for name, of in said.items()}
+        bins[day.day] = metrics.reliability(*said[OURS])
+    plots.roc(curves, out / "roc.png")
+    plots.reliability(bins, out / "reliability.png")
+    rows = {name: [day.accuracy[name].value for day in days] for name in answers}
+    plots.accuracy_over_time([day.day for day in days], rows, [day.embryos for day in days], out / "accuracy.png")
+    if streamed:
+        plots.cadences(streamed, out / "stream.png")
 
-    phase = Life.sample(clip.seed).phase_at(float(clip.hpi_h[last_step_by(clip, day)]))
-    return float(PHASES.index(phase)) if phase else -1.0
+
+def parser() -> argparse.ArgumentParser:
+    """What the command line takes."""
+    described = argparse.ArgumentParser(prog="python -m training.amsnet.evaluate", description=__doc__.splitlines()[0])
+    described.add_argument("--weights", type=Path, required=True, help="checkpoint that training.amsnet.train wrote")
+    described.add_argument("--cache", type=Path, required=True, help="folder of drawn stacks")
+    described.add_argument("--out", type=Path, required=True, help="folder for report.json, CSVs and pictures")
+    described.add_argument("--embryos", type=int, default=TEST_EMBRYOS, help="the first n test embryos")
+    described.add_argument("--first-seed", type=int, default=TEST_SEEDS_FROM, help="to try the command on others")
+    described.add_argument("--last-hour", type=float, default=LAST_H, help="how long they are imaged (168: all 7 days)")
+    described.add_argument("--no-hours", action="store_true", help="hide the hour since insemination from the network")
+    described.add_argument("--stream-embryos", type=int, default=40, help="the first n also as a stream; 0: none")
+    described.add_argument("--stream-window", type=_window, default=(60.0, 78.0), help="FROM:TO hours, every frame")
+    described.add_argument("--stream-minutes", type=float, default=10.0, help="between two frames of the window")
+    described.add_argument("--engine", type=Path, help="manifest of the exported graph; else exported into --out")
+    described.add_argument("--workers", type=int, default=2, help="processes that draw")
+    described.add_argument("--threads", type=int, default=1, help="of torch")
+    return described
 
 
-def figures(model: AMSNet, train: list[Clip], test: list[Clip], mean: float, std: float) -> dict[str, float]:
-    """Everything that goes into the manifest, rounded to three places; `one_plane` fills all planes from the middle."""
-    model.eval()
-    truth = np.array([clip.reaches_blastocyst for clip in test])
-    full = [probabilities(model, clip, mean, std) for clip in test]
-    single = [probabilities(model, clip, mean, std, plane=3) for clip in test]
-    found = {"test_embryos": float(len(test)), "test_blastocyst_share": float(truth.mean())}
-    for day in DAYS:
-        at = [last_step_by(clip, day) for clip in test]
-        said = np.array([row[step] for row, step in zip(full, at, strict=True)])
-        alone = np.array([row[step] for row, step in zip(single, at, strict=True)])
-        reached = np.array([phases_reached(clip, day) for clip in test])
-        found[f"auc_day{day}"] = roc_auc(said, truth)
-        found[f"accuracy_day{day}"] = float(((said > 0.5) == truth).mean())
-        found[f"auc_day{day}_one_plane"] = roc_auc(alone, truth)
-        found[f"auc_day{day}_hand_features"] = roc_auc(hand_feature_scores(train, test, day), truth)
-        found[f"auc_day{day}_true_phases_counted"] = roc_auc(reached, truth)
-    return {name: round(value, 3) for name, value in found.items()}
+def _window(text: str) -> tuple[float, float]:
+    try:
+        from_h, to_h = (float(word) for word in text.split(":"))
+    except ValueError as fault:
+        raise argparse.ArgumentTypeError(f"{text!r}: a window is FROM:TO in hours, as in 60:78") from fault
+    if not 6 <= from_h < to_h <= LAST_H:
+        raise argparse.ArgumentTypeError(f"{text!r}: a window lies between 6 and {LAST_H:g} h")
+    return from_h, to_h
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; 0, or 1 when stream and clip do not agree, 2 when the weights cannot be judged here."""
+    chosen = parser().parse_args(arguments)
+    torch.set_num_threads(chosen.threads)
+    kept = checkpoints.load(chosen.weights)
+    if kept.width_in_well_radii is None and kept.provenance.get("steps"):
+        print(f"{chosen.weights} was trained on whole wells; here crops around the embryo are judged", file=sys.stderr)
+        return 2
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    hours, seeds = not chosen.no_hours, range(chosen.first_seed, chosen.first_seed + chosen.embryos)
+    clock = Clock("segments", last_h=chosen.last_hour)
+    answers = answers_of(kept, drawn(chosen.cache, kept, clock, seeds, chosen.workers), hours)
+    days = [report.day_of(answers, day) for day in DAYS]
+    areas = report.areas_of(days)
+    streamed = _streamed(chosen, kept, hours) if chosen.stream_embryos else []
+    both = compare(streamed, chosen.stream_window) if streamed else None
+    reaches = sum(one.reaches for one in answers[OURS])
+    about = {
+        "weights": chosen.weights.name,
+        "state_id": checkpoints.state_id(kept),
+        "embryos": chosen.embryos,
+        "first_seed": chosen.first_seed,
+        "reach_blastocyst": reaches,
+        "imaged_until_h": chosen.last_hour,
+        "hours_given": hours,
+    }
+    report.write_json(chosen.out / "report.json", about, days, areas, both)
+    report.write_days(chosen.out / "days.csv", days)
+    report.write_rates(chosen.out / "rates.csv", days)
+    report.write_reliability(chosen.out / "reliability.csv", answers)
+    report.write_answers(chosen.out / "answers.csv", answers)
+    draw_plots(chosen.out, answers, days, streamed)
+    print(f"{chosen.embryos} virtual embryos from seed {chosen.first_seed}, {reaches} become blastocysts")
+    print(report.text_of(days, areas, both))
+    return 0 if both is None or both.agrees else 1
+
+
+def _streamed(chosen: argparse.Namespace, kept: Checkpoint, hours: bool) -> list[Streamed]:
+    from_h, to_h = chosen.stream_window
+    clock = Clock("stream", chosen.stream_minutes / 60, last_h=chosen.last_hour, from_h=from_h, to_h=to_h)
+    seeds = range(chosen.first_seed, chosen.first_seed + chosen.stream_embryos)
+    manifest = chosen.engine or export(kept, chosen.out / "engine", "amsnet-evaluated")
+    loaded = load_engine(manifest, "cpu", threads=1)
+    if loaded.manifest.state_id != checkpoints.state_id(kept):
+        raise SystemExit(f"{manifest} is not the export of {chosen.weights}")
+    embryos = drawn(chosen.cache, kept, clock, seeds, chosen.workers)
+    return [streamed_of(kept, loaded, embryo, chosen.stream_window, hours) for embryo in embryos]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

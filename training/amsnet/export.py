@@ -1,8 +1,8 @@
 """AMSNet's step as an ONNX graph with its manifest, held against PyTorch before anyone may use it.
 
-Does: folds batch norm and the temporal shift into the convolutions, exports one step (`x`, `state` -> `y_blastocyst`,
-`state_next`) with a dynamic batch, writes graph and manifest atomically, runs ONNX Runtime and PyTorch side by side
-over chained steps.
+Does: folds batch norm and the temporal shift into the convolutions, exports one step (`x`, `state`, where the network
+asks for them `hours` -> `y_blastocyst`, `state_next`) with a dynamic batch, writes graph and manifest atomically, runs
+ONNX Runtime and PyTorch side by side over chained steps.
 Refuses to know: training, the monitor, fp16 and TensorRT variants.
 
     python -m training.amsnet.export --checkpoint training/runs/amsnet-small.pt --out engines/models
@@ -36,7 +36,6 @@ from training.amsnet.checkpoint import Checkpoint
 from training.amsnet.model import AMSNet, AMSNetConfig
 
 OPSET = 18
-PLANE_SPACING_UM = 15
 SOURCE = "AMSNet: early blastocyst development prediction from time-lapse videos (reimplemented)"
 INTENDED_USE = "research use, not validated on patients"
 
@@ -48,9 +47,10 @@ class StepGraph(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, P, H, W), state (B, S) -> y_blastocyst (B, 1) probability, state_next (B, S); all float32."""
-        logit, state_next = self.model.step(state, x)
+    def forward(self, x: Tensor, state: Tensor, hours: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x (B, P, H, W), state (B, S), hours (B, 2): hours post insemination and 1, or 0 and 0 where unknown ->
+        y_blastocyst (B, 1) probability, state_next (B, S); all float32."""
+        logit, state_next = self.model.step(state, x, hours)
         return torch.sigmoid(logit.float()), state_next
 
 
@@ -105,14 +105,18 @@ def step_graph(model: AMSNet) -> onnx.ModelProto:
         raise ValueError("a network without the temporal shift has no state; only streaming models are exported")
     side_px, planes = int(model.config.input_px or 0), model.config.planes
     # Batch of 2: an example of 1 would let the exporter specialise the batch to one.
-    example = (torch.zeros(2, planes, side_px, side_px), torch.zeros(2, model.state_size))
+    example = [torch.zeros(2, planes, side_px, side_px), torch.zeros(2, model.state_size)]
+    names = ["x", "state"]
+    if model.config.hours:
+        example.append(torch.zeros(2, 2))
+        names.append("hours")
     batch = torch.export.Dim("B", min=1)
     program = torch.onnx.export(
         StepGraph(fold_shifts(fold_norms(model))).eval(),
-        example,
-        input_names=["x", "state"],
+        tuple(example),
+        input_names=names,
         output_names=["y_blastocyst", "state_next"],
-        dynamic_shapes=({0: batch}, {0: batch}),
+        dynamic_shapes=tuple({0: batch} for _ in ("x", "state", "hours"))[: len(names)],
         opset_version=OPSET,
         dynamo=True,
         external_data=False,
@@ -129,15 +133,12 @@ def step_graph(model: AMSNet) -> onnx.ModelProto:
     return graph
 
 
-def plane_offsets_um(planes: int) -> list[int]:
-    """Focal offsets the network was built for, lowest first: 7 -> -45 .. 45."""
-    return [PLANE_SPACING_UM * (index - planes // 2) for index in range(planes)]
-
-
 def manifest_of(source: Checkpoint, name: str, version: str, graph_bytes: bytes, tolerance: float) -> dict[str, Any]:
     """The JSON beside the graph (`pellucid.manifest/1`); shapes are per row, without the batch axis."""
-    config, size = source.model.config, source.model.state_size
-    shape = [config.planes, config.input_px, config.input_px]
+    config, size, how = source.model.config, source.model.state_size, source.preprocess()
+    inputs = [{"name": "x", "shape": [config.planes, config.input_px, config.input_px], "dtype": "float32"}]
+    if config.hours:
+        inputs.append({"name": "hours", "shape": [2], "dtype": "float32"})
     defaults = {"source": SOURCE, "trained_on": "unknown", "seed": 0, "steps": 0, "date": date.today().isoformat()}
     provenance = {**defaults, "figures": {}, "licence": "Apache-2.0", **source.provenance}
     return {
@@ -146,19 +147,14 @@ def manifest_of(source: Checkpoint, name: str, version: str, graph_bytes: bytes,
         "version": version,
         "task": "blastocyst",
         "graph": {"file": f"{name}.onnx", "sha256": hashlib.sha256(graph_bytes).hexdigest(), "opset": OPSET},
-        "state_id": checkpoints.state_id(source.model),
-        "inputs": [{"name": "x", "shape": shape, "dtype": "float32"}],
+        "state_id": checkpoints.state_id(source),
+        "inputs": inputs,
         "outputs": [{"name": "y_blastocyst", "shape": [1], "dtype": "float32", "classes": ["blastocyst"]}],
         "state": {"shape": [size], "dtype": "float32"},
-        "preprocess": {
-            "planes_um": plane_offsets_um(config.planes),
-            "height_px": config.input_px,
-            "width_px": config.input_px,
-            "mean": source.mean,
-            "std": source.std,
-            "allowed_plane_counts": list(range(1, config.planes + 1)),  # trained with plane dropout
-        },
+        "preprocess": how,
         "segments": {"segment_h": 6.0, "count": 28},  # section 4.1
+        "calibration": source.calibration,
+        "stability": source.stability or None,
         "tolerance": {"absolute": tolerance},
         "provenance": provenance,
         "intended_use": INTENDED_USE,
@@ -206,8 +202,8 @@ def refusals(manifest_path: Path, source: Checkpoint) -> list[str]:
     found = []
     if hashlib.sha256(graph_path.read_bytes()).hexdigest() != manifest["graph"]["sha256"]:
         found.append(f"{graph_path.name} is not the graph the manifest names (sha256 differs)")
-    if manifest["state_id"] != checkpoints.state_id(source.model):
-        found.append("state_id differs: the manifest belongs to other weights or another state layout")
+    if manifest["state_id"] != checkpoints.state_id(source):
+        found.append("state_id differs: the manifest belongs to other weights, another function or preprocessing")
     return found
 
 
@@ -224,9 +220,16 @@ def compare(manifest_path: Path, model: AMSNet, steps: int = 8, batch: int = 2, 
     worst_output = worst_state = 0.0
     for _ in range(steps):
         x = generator.standard_normal((batch, *manifest["inputs"][0]["shape"])).astype(np.float32)  # (B, P, H, W)
-        y_ort, state_ort = session.run(["y_blastocyst", "state_next"], {"x": x, "state": state_ort})
+        feed, told = {"x": x, "state": state_ort}, None
+        if model.config.hours:
+            known = generator.integers(0, 2, (batch, 1))
+            feed["hours"] = (np.hstack([generator.uniform(0, 168, (batch, 1)), np.ones((batch, 1))]) * known).astype(
+                np.float32
+            )
+            told = torch.from_numpy(feed["hours"])
+        y_ort, state_ort = session.run(["y_blastocyst", "state_next"], feed)
         with torch.inference_mode():
-            y_torch, state_torch = reference(torch.from_numpy(x), state_torch)
+            y_torch, state_torch = reference(torch.from_numpy(x), state_torch, told)
         # np.maximum carries a NaN on, where max() would drop it
         worst_output = float(np.maximum(worst_output, np.abs(y_ort - y_torch.numpy()).max()))
         worst_state = float(np.maximum(worst_state, np.abs(state_ort - state_torch.numpy()).max()))
@@ -263,7 +266,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--verify-only", action="store_true", help="write nothing, hold the files in --out to account")
     chosen = parser.parse_args(arguments)
     if chosen.random_weights:
-        config = AMSNetConfig(chosen.backbone, pooled_keys=chosen.pooled_keys or None)
+        config = AMSNetConfig(chosen.backbone, key_pool=2 if chosen.pooled_keys else None)
         source = checkpoints.with_random_weights(config, chosen.seed)
     else:
         source = checkpoints.load(chosen.checkpoint)

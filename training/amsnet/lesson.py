@@ -29,9 +29,9 @@ class Recipe:
     """How one kind of network is taught. Rates are peaks; each part cools down to zero by itself.
 
     `frames_share`: first share of the training on single frames, without a past; then clips of `clip_steps` (one of
-    them per batch). `frame_rows` with few planes; more planes, fewer rows. `teacher_share`: of the teacher's odds in the
-    outcome's target, the rest is the hard label. `settled_norms`: after the single frames batch norm is measured once
-    and stays, so that small batches of clips do not shake it.
+    them per batch). `frame_rows` with few planes; more planes, fewer rows. `teacher_share`: of the teacher's odds in
+    the outcome's target, the rest is the hard label. `settled_norms`: after the single frames batch norm is measured
+    once and stays, so that small batches of clips do not shake it.
     """
 
     backbone: str

@@ -33,7 +33,7 @@ class Estimate:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return "none".ljust(20) if np.isnan(self.value) else f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 def auc(scores: Floats, truth: Bools) -> float:
@@ -68,9 +68,7 @@ def auc_interval(scores: Floats, truth: Bools, rounds: int = _ROUNDS) -> Estimat
 
 def auc_difference(scores: Floats, others: Floats, truth: Bools, rounds: int = _ROUNDS) -> Estimate:
     """AUC of `scores` less that of `others`, paired: both are judged on the same draws of the same embryos."""
-    return bootstrap(
-        lambda rows: auc(scores[rows], truth[rows]) - auc(others[rows], truth[rows]), len(truth), rounds
-    )
+    return bootstrap(lambda rows: auc(scores[rows], truth[rows]) - auc(others[rows], truth[rows]), len(truth), rounds)
 
 
 def accuracy_difference(scores: Floats, others: Floats, truth: Bools, rounds: int = _ROUNDS) -> Estimate:
@@ -85,7 +83,8 @@ def area_over_days(accuracies: Sequence[float], days: Sequence[float] = DAYS) ->
 
     NaN where a column has no embryo: an area over fewer days would be another figure.
     """
-    return float(np.trapezoid(accuracies, days) / days[-1])
+    middles, widths = (np.asarray(accuracies[1:]) + np.asarray(accuracies[:-1])) / 2, np.diff(days)
+    return float((middles * widths).sum() / days[-1])
 
 
 def roc_curve(scores: Floats, truth: Bools) -> tuple[Floats, Floats]:
@@ -125,8 +124,8 @@ def expected_calibration_error(scores: Floats, truth: Bools, bins: int = 10) -> 
 
 
 def brier(scores: Floats, truth: Bools) -> float:
-    """Mean squared distance of the probability from 0 or 1."""
-    return float(np.square(scores - truth).mean())
+    """Mean squared distance of the probability from 0 or 1; NaN without embryos."""
+    return float(np.square(scores - truth).mean()) if len(truth) else float("nan")
 
 
 @dataclass(frozen=True)

@@ -194,9 +194,7 @@ class AMSNet(nn.Module):
         """(B, S) float32 zeros: before its first segment an embryo has no past (section 3.2; never uninitialised)."""
         return torch.zeros(batch, self.state_size, dtype=torch.float32)
 
-    def forward(
-        self, sequence: Tensor, source: Sequence[int] | None = None, hours: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, sequence: Tensor, source: Sequence[int] | None = None, hours: Tensor | None = None) -> Tensor:
         """Whole clip: (B, T, P, H, W) standardised grey -> logits (B, T), each from its own and earlier steps only.
 
         With `source` (P indices) the clip holds only the planes that are present, (B, T, U, H, W), and plane p is

@@ -1,7 +1,7 @@
 """One training run: the network, its optimiser, how far it is, and the files it keeps.
 
 Does: takes optimiser steps, first on single frames, then on clips; settles the norms between; keeps a checkpoint that
-resumes to the step, a CSV of the losses and their picture. Refuses to know where embryos come from, and the command line.
+resumes to the step and a CSV of the losses. Refuses to know where embryos come from, and the command line.
 """
 
 from __future__ import annotations
@@ -19,7 +19,16 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
 from training.amsnet import checkpoint as checkpoints
-from training.amsnet.batches import ALL_PLANES, Batch, Pupil, brightness, chosen_at, draw_segments, frames_batch, make_batch
+from training.amsnet.batches import (
+    ALL_PLANES,
+    Batch,
+    Pupil,
+    brightness,
+    chosen_at,
+    draw_segments,
+    frames_batch,
+    make_batch,
+)
 from training.amsnet.checkpoint import Checkpoint
 from training.amsnet.lesson import Recipe, Signs, forget_the_past, optimizer_of, outcome_loss, rate
 from training.amsnet.model import AMSNet, AMSNetConfig
@@ -37,7 +46,7 @@ class Limits:
 
 
 class Run:
-    """`path`: the checkpoint; beside it NAME-losses.csv and NAME-losses.png."""
+    """`path`: the checkpoint; beside it NAME-losses.csv."""
 
     def __init__(
         self,
@@ -125,7 +134,9 @@ class Run:
 
     def _clips(self, rng: np.random.Generator) -> Batch:
         present, longest = self._present(rng), int(rng.choice(self.recipe.clip_steps))
-        rows = self.recipe.clip_rows if self.recipe.chances == ALL_PLANES else _fewer(self.recipe.clip_rows, len(present))
+        rows = (
+            self.recipe.clip_rows if self.recipe.chances == ALL_PLANES else _fewer(self.recipe.clip_rows, len(present))
+        )
         chosen = chosen_at(self.clips_seen, self.pupils, min(rows, len(self.pupils)), self.seed)
         self.clips_seen += len(chosen)
         clips = [(pupil, draw_segments(pupil.embryo.hours_h, rng, longest)) for pupil in chosen]
@@ -164,7 +175,7 @@ class Run:
             for turn in range(SETTLING_BATCHES):
                 rng = np.random.default_rng((self.seed, 3, turn))
                 present = self._present(rng) if turn % 2 else range(self.model.config.planes)
-                rows = max(self.recipe.frame_rows // 3, 1)
+                rows = max(self.recipe.frame_rows // 3, 2)  # batch norm needs more than one
                 batch = frames_batch(self.pupils, rows, present, rng, self.kept.mean, self.kept.std)
                 self.model.features(batch.frames.to(self.device), batch.source)
         for norm in norms:
@@ -172,7 +183,7 @@ class Run:
         self.settled = True
 
     def go_on(self, say: bool = True) -> None:
-        """To the end, or as far as one lets it; a row of the CSV for each step, a line every ten, a save every fifty."""
+        """To the end: a row of the CSV for each step, a line every ten, a save every fifty."""
         while self.progress < 1.0:
             row = self.once()
             self._record(row)
@@ -221,8 +232,8 @@ class Run:
 
 
 def _fewer(rows: int, planes: int) -> int:
-    """Rows of a batch that shows so many planes, at about the cost of `rows` with one or two."""
-    return rows if planes <= 2 else max(rows * 2 // (planes + 1), 1)
+    """Rows of a batch that shows so many planes, at about the cost of `rows` with one or two; 2 at least."""
+    return rows if planes <= 2 else max(rows * 2 // (planes + 1), 2)
 
 
 def _norms(model: nn.Module) -> list[nn.BatchNorm2d]:

@@ -1,8 +1,8 @@
 """What a frame is to be judged as: the outcome, what the truth known so far makes of it, and what is to be seen.
 
-Does: gives for each frame of an embryo the hard label, and for virtual ones the outlook of one who knows the truth up to
-that hour (a privileged teacher: the label of one embryo is a single throw, the outlook is the odds it was thrown with),
-the phase and the signs that the picture holds. Refuses to know pictures and networks. Unknown is NaN, or no phase.
+Does: gives for each frame of an embryo the hard label, and for virtual ones the outlook of one who knows the truth up
+to that hour (a privileged teacher: the label of one embryo is a single throw, the outlook is the odds it was thrown
+with), the phase and the signs that the picture holds. Refuses to know pictures and networks. Unknown is NaN.
 """
 
 from __future__ import annotations

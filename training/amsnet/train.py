@@ -1,7 +1,7 @@
 """Train AMSNet on the virtual incubator: the paper's recipe, or ours for the small network that is shipped.
 
 Does: reads the command line, fills the cache of drawn embryos, trains (run.py), calibrates on embryos that were not
-trained on, writes the checkpoint that export.py takes. Refuses to know ONNX and the test embryos: those are evaluate.py's.
+trained on, writes the checkpoint that export.py takes. Refuses to know ONNX and the test embryos (evaluate.py).
 
     python -m training.amsnet.train --recipe small --embryos 240 --cache CACHE --out training/runs --time-limit-min 45
     python -m training.amsnet.train --recipe paper --device cuda --steps 20000 --init resnet50.pth
@@ -78,7 +78,9 @@ def finish(run: Run, held_out: list[Pupil]) -> None:
 def parser() -> argparse.ArgumentParser:
     """What the command line takes."""
     described = argparse.ArgumentParser(prog="python -m training.amsnet.train", description=__doc__.splitlines()[0])
-    described.add_argument("--recipe", choices=sorted(RECIPES), default="small", help="paper: ResNet-50, SGD, clips only")
+    described.add_argument(
+        "--recipe", choices=sorted(RECIPES), default="small", help="paper: ResNet-50, SGD, clips only"
+    )
     described.add_argument("--embryos", type=int, default=240, help="drawn embryos to train on (seeds 0 .. n-1)")
     described.add_argument("--validation", type=int, default=80, help=f"embryos, seeds from {VALIDATION_SEEDS_FROM}")
     described.add_argument("--frames", type=int, default=2, help="drawn moments per 6-h segment")
@@ -90,7 +92,10 @@ def parser() -> argparse.ArgumentParser:
     described.add_argument("--rows", type=int, help="clips in a batch; default: the recipe's")
     described.add_argument("--no-hours", action="store_true", help="leave the hour out, as the paper does")
     described.add_argument("--no-teacher", action="store_true", help="hard labels only")
-    described.add_argument("--init", type=Path, help="first weights: our checkpoint, or a ResNet state dict on this disk")
+    described.add_argument(
+        "--init", type=Path, help="first weights: our checkpoint, or a ResNet state dict on this disk"
+    )
+    described.add_argument("--teacher-lives", type=int, default=4000, help="lives the teacher's odds are fitted to")
     described.add_argument("--seed", type=int, default=0)
     described.add_argument("--cache", type=Path, default=Path("training/cache"), help="of drawn stacks")
     described.add_argument("--out", type=Path, default=Path("training/runs"), help="checkpoint, losses, curves")
@@ -126,7 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     side_px = chosen.input_px or BACKBONES[recipe.backbone].input_px
     config = AMSNetConfig(recipe.backbone, len(chosen.planes), side_px, hours=recipe.hours)
-    teacher = Teacher()
+    teacher = Teacher(chosen.teacher_lives)
     clock = Clock("segments", frames=chosen.frames, last_h=chosen.last_hour)
     train = list(pupils_of(chosen, range(chosen.embryos), clock, side_px, teacher))
     seeds = range(VALIDATION_SEEDS_FROM, VALIDATION_SEEDS_FROM + chosen.validation)

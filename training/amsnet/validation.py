@@ -1,8 +1,8 @@
 """What a trained network says of embryos it was not trained on: to stop, to calibrate, to know when it says too little.
 
-Does: judges clips of one frame per segment, whole or step by step; area under the ROC curve by day beside the teacher's;
-the temperature that makes its odds honest; how far its answers for one frame spread when planes are taken away, and from
-how many segments on it says anything. Refuses to know training and files. The report on the test embryos is evaluate.py's.
+Does: judges clips of one frame per segment, step by step; area under the ROC curve by day beside the teacher's; the
+temperature that makes its odds honest; how far its answers for one frame spread when planes are taken away, and from
+how many segments on it says anything. Refuses to know training and files; the test embryos are evaluate.py's.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def temperature(judged: Sequence[Judged]) -> float:
 
 
 def calibration_error(judged: Sequence[Judged], divided_by: float = 1.0, bins: int = 10) -> float:
-    """ECE: mean distance between what was said and what happened, over bins of equal width, by their share of frames."""
+    """ECE: mean distance between what was said and what happened, over bins of equal width, weighed by frames."""
     said = np.concatenate([probability(one.logits / divided_by) for one in judged])
     reaches = np.concatenate([np.full(len(one.logits), float(one.reaches)) for one in judged])
     place = np.minimum((said * bins).astype(int), bins - 1)

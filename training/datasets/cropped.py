@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 import engines.locate
-from engines.locate import Located, crop
+from engines.locate import Located
 from training.datasets import cut as cut_module
-from training.datasets.cut import SIDE_PX, WIDTH_IN_WELL_RADII, cut_stack
+from training.datasets.cut import SIDE_PX, WIDTH_IN_WELL_RADII, cut_masks, cut_stack
 from training.datasets.embryo import Embryo, Grades, Gray
 from training.datasets.stored import StoredEmbryo
 
@@ -93,10 +93,7 @@ class Cropped:
         whole = self.embryo.masks(t)
         if whole is None:
             return None
-        found = self._where(t)
-        at = found.embryo.x_px, found.embryo.y_px, self.width_in_well_radii * found.well.radius_px
-        cut = {part: crop(mask, *at, self.side_px) for part, mask in whole.items()}
-        return {part: np.where(mask > 127, np.uint8(255), np.uint8(0)) for part, mask in cut.items()}
+        return cut_masks(whole, self._where(t), self.side_px, self.width_in_well_radii)
 
     def _cut(self, t: int) -> Gray:
         stack, self._found[t] = cut_stack(self.embryo.stack(t), self.planes_um, self.side_px, self.width_in_well_radii)

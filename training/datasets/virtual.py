@@ -28,13 +28,13 @@ import numpy.typing as npt
 
 import engines.locate
 import monitor.simulator
-from engines.locate import crop
+from engines.locate import Circle, Located
 from monitor.simulator import PLANES_UM, Life, VirtualEmbryo
 from monitor.simulator.truth import MASKS, FrameTruth, frame_truth
 from training.datasets import clock as clock_module
 from training.datasets import cut as cut_module
 from training.datasets.clock import Clock
-from training.datasets.cut import SIDE_PX, WIDTH_IN_WELL_RADII, cut_stack
+from training.datasets.cut import SIDE_PX, WIDTH_IN_WELL_RADII, cut_masks, cut_stack
 from training.datasets.embryo import Grades, Gray
 
 TEST_SEEDS_FROM = 1_000_000  # never trained on, never tuned on; the first 400 are the test embryos
@@ -44,7 +44,10 @@ _NOT_DRAWING = {  # what writes, tells or counts; a change there leaves every pi
     *("__init__.py", "curves.py", "faults.py", "folders.py", "incubator.py", "outlook.py", "plan.py", "samples.py"),
     *("sheet.py", "statistics.py", "truth.py"),
 }
-_FOUND = ("x_px", "y_px", "well_radius_px", "embryo_confidence", "well_confidence")
+_FOUND = (
+    *("well_x_px", "well_y_px", "well_radius_px", "embryo_x_px", "embryo_y_px", "embryo_radius_px"),
+    *("well_confidence", "embryo_confidence"),
+)
 
 
 @lru_cache(maxsize=1)
@@ -55,6 +58,17 @@ def drawing_digest() -> str:
         if path.name not in _NOT_DRAWING:
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def _cutting_digest() -> str:
+    digest = hashlib.sha256()
+    for module in (engines.locate, clock_module, cut_module):
+        digest.update(Path(str(module.__file__)).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+# as this process was started: a source that is changed while it runs does not change what it does
+_CUTTING, _ = _cutting_digest(), drawing_digest()
 
 
 @dataclass(frozen=True)
@@ -74,9 +88,7 @@ class Settings:
     def folder(self, cache: Path) -> Path:
         """Below `cache`; another drawing, locator or setting gets another one, never a stale picture."""
         known = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode())
-        known.update(drawing_digest().encode())
-        for module in (engines.locate, clock_module, cut_module):
-            known.update(Path(str(module.__file__)).read_bytes())
+        known.update((drawing_digest() + _CUTTING).encode())
         return cache / f"virtual-{self.clock.kind}-{len(self.planes_um)}x{self.side_px}px-{known.hexdigest()[:12]}"
 
 
@@ -150,6 +162,11 @@ class VirtualCrops:
         found: npt.NDArray[np.float64] = np.load(_places(self.settings.folder(self.cache), self.seed))
         return found
 
+    def located(self, t: int) -> Located:
+        """Where the locator found well and embryo, in pixels of the frame that was drawn."""
+        row = [float(value) for value in self._found[t]]
+        return Located(Circle(*row[:3]), Circle(*row[3:6]), row[6], row[7])
+
     @property
     def embryo_confidence(self) -> npt.NDArray[np.float64]:
         """(T,) how sure the locator was of the embryo, 0 to 1."""
@@ -163,29 +180,26 @@ class VirtualCrops:
     def truth(self, t: int) -> FrameTruth:
         """What is true of frame `t`; places in pixels of the crop. Drawn embryos only: real ones have no such thing."""
         truth = frame_truth(_embryo(self.seed), float(self.hours_h[t]), self.frame_px)
-        x_px, y_px, well_radius_px = self._found[t, :3]
-        scale = self.side_px / (self.width_in_well_radii * well_radius_px)
+        found = self.located(t)
+        scale = self.side_px / (self.width_in_well_radii * found.well.radius_px)
 
         def in_crop(x: npt.NDArray[np.float64], middle_px: float) -> npt.NDArray[np.float64]:
             return np.asarray((x - middle_px) * scale + (self.side_px - 1) / 2)
 
         cells = truth.cells.copy()
-        cells[:, 0], cells[:, 1] = in_crop(cells[:, 0], x_px), in_crop(cells[:, 1], y_px)
+        cells[:, 0], cells[:, 1] = in_crop(cells[:, 0], found.middle.x_px), in_crop(cells[:, 1], found.middle.y_px)
         cells[:, 2] *= scale
         x, y, radius = truth.embryo
-        place = (float(in_crop(np.array(x), x_px)), float(in_crop(np.array(y), y_px)), radius * scale)
-        return replace(truth, cells=cells, embryo=place)
+        x, y = (float(in_crop(np.array(at), of)) for at, of in ((x, found.middle.x_px), (y, found.middle.y_px)))
+        return replace(truth, cells=cells, embryo=(x, y, radius * scale))
 
     def masks(self, t: int) -> dict[str, Gray] | None:
         """As the public sets mark a blastocyst, in the crop; None before there is one."""
         if not self.life.expansion_at(float(self.hours_h[t])):
             return None
-        x_px, y_px, well_radius_px = (float(value) for value in self._found[t, :3])
-        width_px = self.width_in_well_radii * well_radius_px
         drawn = _embryo(self.seed).masks(float(self.hours_h[t]), self.frame_px)
         whole = {part: drawn[part].astype(np.uint8) * np.uint8(255) for part in MASKS}
-        cut = {part: crop(mask, x_px, y_px, width_px, self.side_px) for part, mask in whole.items()}
-        return {part: np.where(mask > 127, np.uint8(255), np.uint8(0)) for part, mask in cut.items()}
+        return cut_masks(whole, self.located(t), self.side_px, self.width_in_well_radii)
 
 
 @lru_cache(maxsize=4)
@@ -213,8 +227,8 @@ def draw_missing(settings: Settings, cache: Path, seed: int) -> int:
     for t, hpi_h in enumerate(hours_h):
         drawn = embryo.stack(float(hpi_h), settings.frame_px, settings.planes_um)
         stacks[t], found = cut_stack(drawn, settings.planes_um, settings.side_px, settings.width_in_well_radii)
-        where = (found.embryo.x_px, found.embryo.y_px, found.well.radius_px)
-        places[t] = (*where, found.embryo_confidence, found.well_confidence)
+        circles = [(one.x_px, one.y_px, one.radius_px) for one in (found.well, found.embryo)]
+        places[t] = (*circles[0], *circles[1], found.well_confidence, found.embryo_confidence)
     put(_places(folder, seed), places)
     put(_pixels(folder, seed), stacks)
     return seed
@@ -235,7 +249,10 @@ def one_thread_each() -> None:
 
 
 def fill(settings: Settings, cache: Path, seeds: Sequence[int], workers: int) -> Iterator[int]:
-    """Draw what is missing with `workers` processes; yields how many of `seeds` are there, at first and after each."""
+    """Draw what is missing with `workers` processes; yields how many of `seeds` are there, at first and after each.
+
+    RuntimeError when the sources of the drawing were changed since this process was started.
+    """
     folder = settings.folder(cache)
     missing = [seed for seed in seeds if not _pixels(folder, seed).exists()]
     done = len(seeds) - len(missing)
@@ -249,7 +266,8 @@ def fill(settings: Settings, cache: Path, seeds: Sequence[int], workers: int) ->
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=one_thread_each)
     try:
         for drawn in as_completed([pool.submit(draw_missing, settings, cache, seed) for seed in missing]):
-            drawn.result()
+            if not _pixels(folder, drawn.result()).exists():  # it is in the folder of another drawing
+                raise RuntimeError("the sources of the drawing were changed while it ran: give the command again")
             done += 1
             yield done
     finally:
@@ -285,7 +303,7 @@ def parser() -> argparse.ArgumentParser:
     )
     described.add_argument("--cache", type=Path, required=True, help="folder; a folder of its own for each setting")
     described.add_argument("--seeds", type=seed_range, required=True, help="FIRST:END, the end not included")
-    described.add_argument("--clock", type=_clock, default=Clock("every"), help="hourly, every:0.5:1:126, segments:3, stream:10:60:78:168")
+    described.add_argument("--clock", type=_clock, default=Clock("every"), help="hourly, every:0.5, segments:3, ...")
     described.add_argument("--planes", type=_planes, default=PLANES_UM, help="um, as in --planes=-15,0,15; all seven")
     described.add_argument("--side-px", type=int, default=SIDE_PX)
     described.add_argument("--width", type=float, default=WIDTH_IN_WELL_RADII, help="of the crop, in well radii")

@@ -1,0 +1,134 @@
+"""The same embryos as a stream: the exported engine under the monitor's own segment rules, against the offline clip.
+
+Does: runs every frame of a window through `engines.segments` (peek, keep, commit), and beside it the wrong cadence, in
+which the memory is shifted at every frame. Before the window only the frames that open a segment are drawn: peeks leave
+no trace in the memory, so every answer in the window is the answer of the whole stream. Refuses to know training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engines.load import Loaded
+from engines.preprocess import to_tensor
+from engines.segments import SegmentPolicy
+from training.amsnet.answers import representatives
+from training.amsnet.metrics import Bools, Estimate, Floats, accuracy, auc, auc_interval, bootstrap
+from training.datasets.embryo import Embryo
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """One embryo's answers (T,): `right` under the segment rules, `wrong` with a shift at every frame of the window.
+
+    `wrong` is NaN outside of the window. `clip` (R,): the offline answers on its representatives, `at` (R,) their
+    indices. The memory is finite, so `wrong` has forgotten all before the window after as many frames as the network
+    has shifted blocks.
+    """
+
+    hours_h: Floats
+    right: Floats
+    wrong: Floats
+    clip: Floats
+    at: list[int]
+    reaches: bool
+
+    @property
+    def worst(self) -> float:
+        """Largest difference of stream and clip over the representatives."""
+        return float(np.abs(self.right[self.at] - self.clip).max())
+
+
+def stream(loaded: Loaded, embryo: Embryo, hours: bool = True) -> Floats:
+    """(T,) probability of every frame, one after the other, as the monitor would have told."""
+    assert loaded.manifest.segments is not None
+    policy = SegmentPolicy(loaded.engine, loaded.manifest.segments, loaded.manifest.preprocess)
+    memory, said = policy.start(), []
+    for t, hour_h in enumerate(embryo.hours_h):
+        elapsed_h, hpi = float(hour_h - embryo.hours_h[0]), float(hour_h) if hours and embryo.hours_known else None
+        (memory,), (answer,) = policy.advance([memory], [embryo.stack(t)], [elapsed_h], [hpi])
+        said.append(float(answer.outputs["y_blastocyst"][0]))
+    return np.array(said)
+
+
+def shifted_at_every_frame(loaded: Loaded, embryo: Embryo, window_h: tuple[float, float], hours: bool = True) -> Floats:
+    """(T,) with the memory shifted at every frame from the window's begin on; NaN outside of the window."""
+    hours_h = embryo.hours_h
+    within = (hours_h >= window_h[0]) & (hours_h < window_h[1])
+    opens = set(representatives(hours_h))
+    state, said = loaded.engine.initial_state(), np.full(len(hours_h), np.nan)
+    for t in range(len(hours_h)):
+        if hours_h[t] >= window_h[1] or not (within[t] or t in opens):
+            continue
+        inputs = {"x": to_tensor(embryo.stack(t)[None], loaded.manifest.preprocess)}
+        if any(tensor.name == "hours" for tensor in loaded.engine.spec.inputs):
+            told = (hours_h[t], 1.0) if hours and embryo.hours_known else (0.0, 0.0)
+            inputs["hours"] = np.array([told], np.float32)
+        step = loaded.engine.step([state], inputs)
+        state = step.states[0]
+        if within[t]:
+            said[t] = float(step.outputs["y_blastocyst"][0, 0])
+    return said
+
+
+@dataclass(frozen=True)
+class Cadences:
+    """At the end of the window: clip, stream and the wrong cadence, judged on the same embryos."""
+
+    window_h: tuple[float, float]
+    embryos: int
+    frames: int
+    worst_on_representatives: float
+    clip: Estimate
+    stream: Estimate
+    wrong: Estimate
+    stream_less_clip: Estimate
+    wrong_less_clip: Estimate
+    accuracy_clip: float
+    accuracy_stream: float
+    accuracy_wrong: float
+    stream_moved: float
+    wrong_moved: float
+
+    @property
+    def agrees(self) -> bool:
+        """Equal on representatives to 1e-5, and elsewhere the AUC (if there is one) lies in the clip's interval."""
+        within = math.isnan(self.clip.value) or self.clip.low <= self.stream.value <= self.clip.high
+        return self.worst_on_representatives <= 1e-5 and within
+
+
+def compare(streamed: Sequence[Streamed], window_h: tuple[float, float]) -> Cadences:
+    """`*_moved`: mean distance of an answer in the window from the clip's last one before it."""
+    truth: Bools = np.array([one.reaches for one in streamed], dtype=bool)
+    ends, moved = [], []
+    for one in streamed:
+        within = np.nonzero((one.hours_h >= window_h[0]) & (one.hours_h < window_h[1]))[0]
+        last = int(within[-1])
+        before = np.searchsorted(one.at, within, side="right") - 1
+        ends.append((one.clip[before[-1]], one.right[last], one.wrong[last]))
+        moved.append([float(np.abs(line[within] - one.clip[before]).mean()) for line in (one.right, one.wrong)])
+    clip, right, wrong = (np.array(line) for line in zip(*ends, strict=True))
+
+    def less(others: Floats) -> Estimate:
+        return bootstrap(lambda rows: auc(others[rows], truth[rows]) - auc(clip[rows], truth[rows]), len(truth))
+
+    return Cadences(
+        window_h=window_h,
+        embryos=len(streamed),
+        frames=sum(len(one.hours_h) for one in streamed),
+        worst_on_representatives=max(one.worst for one in streamed),
+        clip=auc_interval(clip, truth),
+        stream=auc_interval(right, truth),
+        wrong=auc_interval(wrong, truth),
+        stream_less_clip=less(right),
+        wrong_less_clip=less(wrong),
+        accuracy_clip=accuracy(clip, truth),
+        accuracy_stream=accuracy(right, truth),
+        accuracy_wrong=accuracy(wrong, truth),
+        stream_moved=float(np.mean([row[0] for row in moved])),
+        wrong_moved=float(np.mean([row[1] for row in moved])),
+    )
