@@ -142,6 +142,8 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
 def run_training(chosen: argparse.Namespace, paper: Paper, folds_of: Callable[[Sequence[int]], list[Fold]]) -> int:
     """Train as asked for, print and keep the figures; the exit code. ValueError names what cannot be."""
     pictures, about = chosen_pictures(chosen)
+    if tuple(paper.tasks) != ANSWERS:
+        about = f"{about}, {', '.join(paper.tasks)} alone"
     counts = grading.class_counts(pictures, paper.expansions)
     print(f"{about}: {len(pictures)} pictures; {counts}", flush=True)
     if chosen.folds:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -64,10 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(chosen.threads)
     chosen.out.mkdir(parents=True, exist_ok=True)
     try:
-        paper = paper_of(chosen)
-        if chosen.only:
-            paper = replace(paper, plain={**paper.plain, "only": chosen.only})
-        return grader.run_training(chosen, paper, folds_of)
+        return grader.run_training(chosen, paper_of(chosen), folds_of)
     except ValueError as fault:
         print(fault, file=sys.stderr)
         return 2
