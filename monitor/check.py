@@ -53,6 +53,8 @@ def check(config: Config) -> Iterator[Finding]:
         yield Finding("error", "engine", str(fault))
     else:
         yield _engine(loaded)
+        if loaded.stage is not None:
+            yield _engine(loaded.stage)
         yield from _planes(config, loaded)
     yield _storage(config.storage.path)
     yield _broker(config.mqtt, config.site)

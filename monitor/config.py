@@ -176,11 +176,13 @@ class Storage(_Section):
 
 
 class Engines(_Section):
-    """Which models serve, and on what. `models` = "bundled" or a folder with ONNX files and manifests."""
+    """Which models serve, and on what. `models` = "bundled" or a folder with ONNX files and manifests. `stage` "":
+    none."""
 
     device: Literal["auto", "gpu", "cpu"] = "auto"
     models: str = "bundled"
     blastocyst: str = "amsnet-small"
+    stage: str = ""
     threads: int = Field(default=0, ge=0, le=256, description="0: one per physical core")
 
 

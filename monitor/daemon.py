@@ -123,10 +123,11 @@ class Daemon:
         metrics.declare(list(self.node.intakes))
         self._say_alerts(self.node.alarms.retire(list(self.node.intakes), [manifest.name], self._clock.now()))
         metrics.open_alerts(self.node.journal.alerts.open_counts())
-        metrics.engine_fallback.labels(manifest.name).set(0)
         metrics.build_info.info({"version": monitor.__version__})
-        facts = {"model": manifest.name, "version": manifest.version, "runtime": loaded.engine.runtime}
-        metrics.engine_info.labels(manifest.task).info({**facts, "sha256": manifest.graph.sha256})
+        for facts in _engine_facts(loaded):
+            metrics.engine_fallback.labels(facts.name).set(0)
+            told = {"model": facts.name, "version": facts.version, "runtime": facts.runtime, "sha256": facts.sha256}
+            metrics.engine_info.labels(facts.task).info(told)
 
     # -- from other threads --------------------------------------------------------------------------------------------
 
@@ -321,6 +322,15 @@ class Daemon:
 
 
 def _engine_facts(loaded: Loaded) -> tuple[EngineFacts, ...]:
-    manifest = loaded.manifest
-    runtime, sha256 = loaded.engine.runtime, manifest.graph.sha256
-    return (EngineFacts(manifest.task, manifest.name, manifest.version, runtime, sha256, fallback=False),)
+    serving = (loaded,) if loaded.stage is None else (loaded, loaded.stage)
+    return tuple(
+        EngineFacts(
+            one.manifest.task,
+            one.manifest.name,
+            one.manifest.version,
+            one.engine.runtime,
+            one.manifest.graph.sha256,
+            fallback=False,
+        )
+        for one in serving
+    )

@@ -16,6 +16,7 @@ from pathlib import Path
 from monitor.alert import Alert, AlertState
 from monitor.alert_table import AlertTable, Verdict, alert_topic
 from monitor.database import Database
+from monitor.feature_table import FeatureRow, FeatureTable
 from monitor.file_table import FileRecord, FileTable
 from monitor.last_frames import LastFrames
 from monitor.outbox_table import OutboxTable, reading_topic
@@ -25,7 +26,8 @@ from monitor.vocabulary import Moment, Place, Reading
 
 @dataclass(frozen=True)
 class Entry:
-    """What one frame adds: the run as it leaves it, its reading (None: nothing new), files, new state digests."""
+    """What one frame adds: the run as it leaves it, its reading (None: nothing new), files, new state digests, and what
+    the stage model was told of it."""
 
     run: Run
     ended: tuple[Run, str] | None
@@ -35,6 +37,7 @@ class Entry:
     states: dict[str, str]
     complete_at: datetime | None
     verdicts: tuple[Verdict, ...] = ()
+    features: tuple[FeatureRow, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Journal:
         self._db = self._database.connection
         self.alerts = AlertTable(self._database)
         self.files = FileTable(self._database)
+        self.features = FeatureTable(self._database)
         self.outbox = OutboxTable(self._database, self.alerts)
         self.last_frames = LastFrames(self._database)
 
@@ -87,6 +91,8 @@ class Journal:
                 self._put_run(entry.run)
                 self.files.put(entry.files)
                 freed |= self._put_states(entry.run.embryo_id, entry.states)
+                for row in entry.features:
+                    self.features.put(entry.run.embryo_id, row)
                 if entry.reading is not None:
                     told.append(self._put_reading(entry, entry.reading, now))
                 alerts += self._put_verdicts(entry.verdicts, entry.complete_at, now)
@@ -123,6 +129,7 @@ class Journal:
         self._db.execute("UPDATE run SET ended = ? WHERE embryo_id = ?", (reason, run.embryo_id))
         freed = self._db.execute("SELECT digest FROM state WHERE embryo_id = ?", (run.embryo_id,)).fetchall()
         self._db.execute("DELETE FROM state WHERE embryo_id = ?", (run.embryo_id,))
+        self.features.drop(run.embryo_id)
         if self._boot_id is not None:
             self.outbox.put("clear", reading_topic(run.place), None, True, None, now)
         return {digest for (digest,) in freed}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from engines.contract import Engine
 from engines.load import BUNDLED_MODELS, Loaded, find_manifest, load_engine
 from engines.locate import LEAST_SIDE_PX
 from engines.segments import SegmentPolicy
+from engines.stages import StagePolicy
 from monitor.alarms import Alarms
 from monitor.alert_rules import DEFAULTS, Alerts
 from monitor.config import Engines, Incubator
@@ -28,6 +29,7 @@ from monitor.metrics import Metrics
 from monitor.observe import observe
 from monitor.pipeline import Pipeline
 from monitor.read import Speaker
+from monitor.stages import Stages
 from monitor.states import StateFiles
 from monitor.timezero import TimeZero
 from monitor.vocabulary import Clock, FocalStack, Observation
@@ -36,13 +38,21 @@ log = logging.getLogger(__name__)
 
 
 def load_models(settings: Engines) -> Loaded:
-    """The blastocyst engine, warm. Raises ConfigError that says which model or runtime is missing."""
+    """The blastocyst model and beside it the stage model, warm. Raises ConfigError that says what is missing."""
     folder = BUNDLED_MODELS if settings.models == "bundled" else Path(settings.models)
     try:
-        loaded = load_engine(find_manifest(settings.blastocyst, folder), settings.device, settings.threads)
-        warm_up(loaded.engine)
+        loaded = _loaded(settings, settings.blastocyst, "blastocyst", folder)
+        return replace(loaded, stage=_loaded(settings, settings.stage, "stage", folder) if settings.stage else None)
     except EngineError as fault:
         raise ConfigError(f"engines: {fault}") from fault
+
+
+def _loaded(settings: Engines, name: str, task: str, folder: Path) -> Loaded:
+    loaded = load_engine(find_manifest(name, folder), settings.device, settings.threads)
+    if loaded.manifest.task != task:
+        raise ConfigError(f"engines.{task} = {name!r}: that model's task is {loaded.manifest.task!r}")
+    for engine in loaded.engines:
+        warm_up(engine)
     return loaded
 
 
@@ -98,6 +108,9 @@ def build_node(
     counts = manifest.preprocess.allowed_plane_counts
     for source in sources:
         check_planes(source.incubator, manifest.name, counts)
+        if loaded.stage is not None:
+            own = loaded.stage.manifest
+            check_planes(source.incubator, own.name, own.preprocess.allowed_plane_counts)
     time_zeros = {source.incubator.name: new_time_zero(source) for source in sources}
     journal = Journal(storage, boot_id)
     states = StateFiles(storage / "states")
@@ -111,6 +124,10 @@ def build_node(
     memory = Memory(
         journal, states, policy, manifest.name, facts, lambda outcome: metrics.restores.labels(outcome).inc()
     )
+    stages, digests = None, {manifest.name: manifest.graph.sha256}
+    if loaded.stage is not None:
+        stages = _stages(loaded.stage, journal, states, metrics)
+        digests[loaded.stage.manifest.name] = loaded.stage.manifest.graph.sha256
     alarms = Alarms(journal, rules, Voice(site, node), live=boot_id is not None)
     pipeline = Pipeline(
         policy,
@@ -119,11 +136,12 @@ def build_node(
         observer([source.incubator for source in sources], LEAST_SIDE_PX if manifest.preprocess.crop else 0),
         memory,
         journal,
-        Speaker(site, node, {manifest.name: manifest.graph.sha256}),
+        Speaker(site, node, digests),
         alarms,
         clock.now,
         lambda reason: metrics.step_failures.labels(manifest.name, reason).inc(),
         metrics.step.labels(manifest.name).time,
+        stages,
     )
     intakes = {
         source.incubator.name: _intake(
@@ -132,6 +150,19 @@ def build_node(
         for source in sources
     }
     return Node(journal, memory, alarms, pipeline, intakes, time_zeros, manifest.name)
+
+
+def _stages(loaded: Loaded, journal: Journal, states: StateFiles, metrics: Metrics) -> Stages:
+    name = loaded.manifest.name
+    return Stages(
+        StagePolicy(loaded),
+        name,
+        journal,
+        states,
+        lambda outcome: metrics.restores.labels(outcome).inc(),
+        lambda reason: metrics.step_failures.labels(name, reason).inc(),
+        metrics.step.labels(name).time,
+    )
 
 
 def check_planes(incubator: Incubator, model: str, counts: tuple[int, ...]) -> None:

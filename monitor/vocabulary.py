@@ -236,6 +236,26 @@ class Blastocyst(Body):
     spread: float | None = None
 
 
+class Stage(Body):
+    """The developmental stage after a frame, in the words of `PHASES`.
+
+    `live`: from this frame and those before it, with hysteresis; `live_probability`: its share of `probabilities`, the
+    raw posterior. `revised`: where the likeliest path that never steps back stands now, and `onsets_h` where it entered
+    its phases, with the standard deviation of each over all such paths: hours after `onsets_since`. The phase of the
+    first frame has no onset. `stepped_back`: the raw posterior stands below the cell count that was reached (reverse
+    cleavage, or an error); nothing of it is decoded away.
+    """
+
+    live: str
+    live_probability: float = Field(ge=0, le=1)
+    revised: str
+    probabilities: dict[str, float]
+    onsets_h: dict[str, float]
+    onsets_sd_h: dict[str, float]
+    onsets_since: Literal["insemination", "first_frame"]
+    stepped_back: bool
+
+
 class Quality(Body):
     """Whether the frame was fit, why not or what is odd, and what was measured of it when it was judged."""
 
@@ -262,7 +282,7 @@ class Reading(Body):
     frame: FrameBody
     outcome: Outcome
     blastocyst: Blastocyst | None
-    stage: None = None
+    stage: Stage | None = None
     day5: None = None
     quality: Quality
     engines: dict[str, str]

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from engines.load import load_engine  # noqa: E402
 from engines.segments import SegmentPolicy  # noqa: E402
 from monitor.simulator import Life  # noqa: E402
-from training.amsnet import batches, checkpoint, export, train, validation  # noqa: E402
+from training.amsnet import ablation, batches, checkpoint, export, train, validation  # noqa: E402
 from training.amsnet.batches import Pupil  # noqa: E402
 from training.amsnet.lesson import RECIPES, Signs, forget_the_past, outcome_loss  # noqa: E402
 from training.amsnet.model import AMSNet, AMSNetConfig  # noqa: E402
@@ -348,3 +348,30 @@ def test_help_names_every_part_of_the_recipe(capsys: pytest.CaptureFixture[str])
     said = capsys.readouterr().out
     for option in ("--recipe", "--time-limit-min", "--threads", "--device", "--precision", "--init", "--resume"):
         assert option in said
+
+
+def test_every_row_of_the_ablation_is_another_network_and_is_held_against_one_that_is_there() -> None:
+    """Table 1's five rows and its plane counts."""
+    names = [row.name for row in ablation.ROWS]
+    assert len({row.config(32) for row in ablation.ROWS}) == len(names) == 8
+    assert all(row.against is None or row.against in names[: names.index(row.name)] for row in ablation.ROWS)
+    assert {row.planes for row in ablation.ROWS} == {1, 3, 5, 7}
+
+
+def test_a_row_sees_the_middle_planes_of_the_same_embryo_shrunk(pupils: list[Pupil]) -> None:
+    (seen, *_) = ablation.shrunk(pupils, ablation.Row("one", 1), 16)
+    assert seen.embryo.planes_um == (0,) and seen.embryo.name == pupils[0].embryo.name
+    assert seen.embryo.stack(3).shape == (1, 16, 16)
+    assert seen.embryo.stack(3).mean() == pytest.approx(pupils[0].embryo.stack(3)[1].mean(), abs=1.0)
+
+
+def test_a_finished_row_is_not_trained_again_and_the_table_pairs_the_rows(pupils: list[Pupil], tmp_path: Path) -> None:
+    """The second call reads the answers; the same answers differ by nothing."""
+    row = ablation.Row("full, 3 planes", 3, against="full")
+    first = ablation.train_row(row, pupils, pupils[:4], Limits(3), 32, tmp_path, 0)
+    (tmp_path / "full,_3_planes.pt").unlink()
+    assert ablation.train_row(row, pupils, pupils[:4], Limits(3), 32, tmp_path, 0) == first
+    assert first["steps"] == 3 and not (tmp_path / "full,_3_planes.pt").exists()
+    first["reaches"] = [True, False, True, False]
+    said = ablation.table({"full": first, "full, 3 planes": first})
+    assert said.count("+0.000, +0.000 to +0.000") == 6

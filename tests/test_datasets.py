@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from engines.locate import crop_embryo, locate
 from monitor.simulator import VirtualEmbryo
 from monitor.simulator.truth import put_masks
-from training.datasets import nantes, still, virtual
+from training.datasets import label_clock, nantes, still, survey, virtual
 from training.datasets.clock import Clock
 from training.datasets.cropped import Cropped
 from training.datasets.embryo import PHASES, DatasetError, Embryo, Grades, outcome_of
@@ -87,7 +87,18 @@ def test_a_clock_is_read_from_a_word_of_the_command_line() -> None:
     assert Clock.read("hourly").hours_h(0).tolist() == [float(h) for h in range(1, 127)]
     assert Clock.read("every:0.5:3:5").hours_h(9).tolist() == [3.0, 3.5, 4.0, 4.5, 5.0]
     assert Clock.read("every:2").last_h == 126.0
-    for wrong in ("daily", "every", "every:0", "every:x", "segments", "segments:1.5", "hourly:3", "every:1:9:2", "stream:10:9", "stream:10:9:8"):
+    for wrong in (
+        "daily",
+        "every",
+        "every:0",
+        "every:x",
+        "segments",
+        "segments:1.5",
+        "hourly:3",
+        "every:1:9:2",
+        "stream:10:9",
+        "stream:10:9:8",
+    ):
         with pytest.raises(ValueError, match="clock"):
             Clock.read(wrong)
 
@@ -521,3 +532,59 @@ def test_plain_shares_are_met_within_chance_and_impossible_ones_refused() -> Non
     for wrong in ({}, {"a": 0.5}, {"a": 1.2, "b": -0.2}):
         with pytest.raises(ValueError, match="add up to 1"):
             split([], wrong)
+
+
+# --- what a set holds, and whether its labels were made on its pictures
+
+
+class Jolted:
+    """An embryo that moves at known frames and is still in between; a frame every 15 minutes."""
+
+    name, source, group, planes_um, hours_known, grades, reaches_blastocyst = "j", "test", "j", (0,), True, None, None
+    moves_at = (80, 100, 140, 148, 190, 240)
+
+    def __init__(self, factor: float = 1.0) -> None:
+        self.hours_h = 1.0 + 0.25 * np.arange(320)
+        onsets = {round(factor * t): phase for t, phase in zip(self.moves_at, PHASES[2:], strict=False)}
+        phase, labels = None, []
+        for t in range(320):
+            phase = onsets.get(t, phase)
+            labels.append(phase)
+        self.phases = tuple(labels)
+
+    def stack(self, t: int) -> np.ndarray:
+        rng = np.random.default_rng(sum(t >= moved for moved in self.moves_at))
+        scene = cv2.GaussianBlur(rng.normal(0, 60, (112, 112)).astype(np.float32), (0, 0), 4)
+        noise = np.random.default_rng((1, t)).normal(0, 2, (112, 112))
+        return np.clip(110 + 6 * scene + noise, 0, 255).astype(np.uint8)[None]
+
+    def masks(self, t: int) -> None:
+        return None
+
+
+def test_labels_made_on_the_slow_clock_are_told_from_labels_made_on_the_pictures() -> None:
+    right, slow = (label_clock.fit_of(Jolted(factor)) for factor in (1.0, 1.25))
+    assert right is not None and slow is not None
+    assert right.margin > 1 and "fit as they stand" in str(right)
+    assert slow.margin < -1 and "look at it" in str(slow)
+    few = Jolted()
+    few.phases = tuple("t2" if phase else None for phase in few.phases)
+    assert label_clock.fit_of(few) is None
+
+
+def test_a_survey_counts_a_set_and_names_every_picture_that_cannot_be_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = one_video(one_video(tmp_path), "CD4-1")
+    assert survey.main(["nantes", str(root)]) == 0
+    said = capsys.readouterr().out
+    assert "2 embryos of 2 groups, 6 frames" in said
+    assert "AB12-3: starts late" in said
+    broken = root / "embryo_dataset" / "AB12-3" / "D2013.01.28_S0717_I132_WELL7_RUN2.jpeg"
+    broken.write_bytes(broken.read_bytes()[:-30])
+    assert survey.main(["nantes", str(root), "--decode"]) == 1
+    said = capsys.readouterr().out
+    assert "RUN2.jpeg: truncated" in said
+    assert "a blank well?" in said  # these pictures are of one gray
+    assert survey.main(["kromp", str(root)]) == 1
+    assert "--table" in capsys.readouterr().err

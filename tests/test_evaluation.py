@@ -265,3 +265,114 @@ def test_stream_clip_and_wrong_cadence_are_compared_at_the_end_of_the_window() -
     assert found.agrees
     streams[0].right[5] += 2e-5
     assert not compare(streams, (14.0, 20.0)).agrees
+
+
+# --- with a network (its weights are random: only the bookkeeping is measured)
+
+
+class Noise:
+    """An embryo of random pictures, a frame an hour but for the segments that are left out."""
+
+    name, source, group, planes_um, hours_known, grades, reaches_blastocyst = "n", "test", "n", (0,), True, None, True
+
+    def __init__(self, start_h: float = 3.0, without_segments: tuple[int, ...] = ()) -> None:
+        elapsed_h = np.arange(168.0)
+        kept = ~np.isin(elapsed_h // 6, without_segments)
+        self.hours_h = start_h + elapsed_h[kept]
+        self.phases = (None,) * len(self.hours_h)
+
+    def stack(self, t: int) -> np.ndarray:
+        return np.random.default_rng(t).integers(0, 255, (1, 32, 32), dtype=np.uint8)
+
+    def masks(self, t: int) -> None:
+        return None
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Checkpoint and manifest of a tiny network that asks for hours."""
+    pytest.importorskip("torch").set_num_threads(1)
+    from training.amsnet import checkpoint
+    from training.amsnet.export import export
+    from training.amsnet.model import AMSNetConfig
+
+    folder = tmp_path_factory.mktemp("model")
+    kept = checkpoint.with_random_weights(AMSNetConfig("small", planes=1, input_px=32, hours=True), seed=3)
+    kept.width_in_well_radii = 1.45
+    checkpoint.save(folder / "tiny.pt", kept)
+    return folder / "tiny.pt", export(kept, folder, "tiny")
+
+
+@pytest.mark.train
+@pytest.mark.parametrize(
+    "embryo", [Noise(), Noise(without_segments=(3, 4, 11)), Noise(start_h=76.5)], ids=["whole", "holes", "late"]
+)
+@pytest.mark.parametrize("hours", [True, False])
+def test_the_stream_equals_the_clip_on_representatives_over_a_week_and_the_wrong_cadence_does_not(
+    exported: tuple[Path, Path], embryo: Noise, hours: bool
+) -> None:
+    from engines.load import load_engine
+    from training.amsnet import checkpoint
+    from training.amsnet.predictions import offline
+    from training.amsnet.stream_pass import shifted_at_every_frame, stream
+
+    kept, loaded = checkpoint.load(exported[0]), load_engine(exported[1], "cpu", threads=1)
+    at = representatives(embryo.hours_h)
+    assert len(at) == len(set((embryo.hours_h - embryo.hours_h[0]) // 6))
+    right, clip = stream(loaded, embryo, hours), offline(kept, embryo, at, hours)
+    assert np.abs(right[at] - clip).max() <= 1e-5
+    window_h = (float(embryo.hours_h[0]) + 60, float(embryo.hours_h[0]) + 90)
+    wrong = shifted_at_every_frame(loaded, embryo, window_h, hours)
+    within = (embryo.hours_h >= window_h[0]) & (embryo.hours_h < window_h[1])
+    assert np.isfinite(wrong[within]).all() and np.isnan(wrong[~within]).all()
+    assert np.abs(wrong - right)[within].max() > 1e-4
+    assert np.abs(offline(kept, embryo, at, not hours) - clip).max() > 1e-4, "the hour is heard"
+
+
+@pytest.mark.train
+def test_the_command_writes_tables_and_pictures_and_tells_of_days_on_which_nobody_is_left(
+    exported: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from training.amsnet import evaluate
+
+    line = ["--weights", str(exported[0]), "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out")]
+    line += [
+        "--first-seed",
+        "7000000",
+        "--embryos",
+        "6",
+        "--last-hour",
+        "96",
+        "--workers",
+        "1",
+        "--lives",
+        "200",
+        "--rounds",
+        "20",
+    ]
+    line += ["--stream-embryos", "2", "--stream-window", "60:61", "--engine", str(exported[1])]
+    assert evaluate.main(line) == 0
+    said = capsys.readouterr().out
+    assert "6 virtual embryos from seed 7000000" in said and "not patients" in said
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {
+        *("report.json", "days.csv", "rates.csv", "reliability.csv", "answers.csv"),
+        *("roc.png", "accuracy.png", "reliability.png", "stream.png"),
+    }
+    told = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [day["embryos"] for day in told["days"]][:8] == [6] * 8
+    assert told["days"][13]["embryos"] == 0 and told["days"][13]["accuracy"][OURS]["value"] is None
+    assert told["area_under_accuracy_over_7"][OURS] is None
+    assert told["stream"]["agrees"] and told["stream"]["worst_on_representatives"] <= 1e-5
+    with pytest.raises(SystemExit):
+        evaluate.main([*line, "--stream-window", "61:60"])
+
+
+@pytest.mark.train
+def test_weights_that_saw_whole_wells_are_not_judged_on_crops(exported: tuple[Path, Path], tmp_path: Path) -> None:
+    from training.amsnet import checkpoint, evaluate
+
+    kept = checkpoint.load(exported[0])
+    kept.width_in_well_radii, kept.provenance = None, {"steps": 100}
+    checkpoint.save(tmp_path / "old.pt", kept)
+    assert evaluate.main(["--weights", str(tmp_path / "old.pt"), "--cache", str(tmp_path), "--out", str(tmp_path)]) == 2

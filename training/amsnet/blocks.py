@@ -94,7 +94,6 @@ class ShiftedBottleneck(nn.Module):
         branch = torch.relu(self.conv2(branch))
         return torch.relu(self.identity(x) + self.conv3(branch))
 
-
     def _first(self, x: Tensor, memory: Memory) -> Tensor:
         """conv1 and its norm over the past's first channels and this step's others."""
         kernel, past = self.conv1.conv.weight, memory.previous(x[:, : self.shifted])

@@ -56,11 +56,14 @@ def drawn(cache: Path, kept: Checkpoint, clock: Clock, seeds: range, workers: in
     return [VirtualCrops(cache, seed, clock, side_px, planes_um, width, frame_px) for seed in seeds]
 
 
-def answers_of(kept: Checkpoint, embryos: Sequence[VirtualCrops], hours: bool) -> dict[str, list[Judged]]:
-    """The network's answers, and those of the two comparisons at the very same moments."""
+def answers_of(kept: Checkpoint, embryos: Sequence[VirtualCrops], hours: bool, lives: int) -> dict[str, list[Judged]]:
+    """The network's answers, and those of the two comparisons (fitted on so many lives) at the very same moments."""
     ours = [judge(kept, embryo, hours) for embryo in embryos]
     found = {OURS: ours}
-    predictors: dict[str, Teacher | CellCounter] = {CEILING: Teacher(), COUNTER: CellCounter.of_lives_nobody_draws()}
+    predictors: dict[str, Teacher | CellCounter] = {
+        CEILING: Teacher(lives),
+        COUNTER: CellCounter.of_lives_nobody_draws(lives),
+    }
     for name, predictor in predictors.items():
         found[name] = [
             Judged(one.name, one.hours_h, predictor.probability(embryo.life, one.hours_h), one.reaches)
@@ -109,6 +112,8 @@ def parser() -> argparse.ArgumentParser:
     described.add_argument("--first-seed", type=int, default=TEST_SEEDS_FROM, help="to try the command on others")
     described.add_argument("--last-hour", type=float, default=LAST_H, help="how long they are imaged (168: all 7 days)")
     described.add_argument("--no-hours", action="store_true", help="hide the hour since insemination from the network")
+    described.add_argument("--lives", type=int, default=4000, help="that the two comparisons are fitted on")
+    described.add_argument("--rounds", type=int, default=1000, help="of the bootstrap")
     described.add_argument("--stream-embryos", type=int, default=40, help="the first n also as a stream; 0: none")
     described.add_argument("--stream-window", type=_window, default=(60.0, 78.0), help="FROM:TO hours, every frame")
     described.add_argument("--stream-minutes", type=float, default=10.0, help="between two frames of the window")
@@ -139,8 +144,8 @@ def main(arguments: list[str] | None = None) -> int:
     chosen.out.mkdir(parents=True, exist_ok=True)
     hours, seeds = not chosen.no_hours, range(chosen.first_seed, chosen.first_seed + chosen.embryos)
     clock = Clock("segments", last_h=chosen.last_hour)
-    answers = answers_of(kept, drawn(chosen.cache, kept, clock, seeds, chosen.workers), hours)
-    days = [report.day_of(answers, day) for day in DAYS]
+    answers = answers_of(kept, drawn(chosen.cache, kept, clock, seeds, chosen.workers), hours, chosen.lives)
+    days = [report.day_of(answers, day, chosen.rounds) for day in DAYS]
     areas = report.areas_of(days)
     streamed = _streamed(chosen, kept, hours) if chosen.stream_embryos else []
     both = compare(streamed, chosen.stream_window) if streamed else None

@@ -3,7 +3,8 @@
 Frames are joined to labels and hours by the RUN number in their name, never by position: runs are missing, frame 0 of
 the time table has no picture, and the set's own loader is off by one for that reason. A second copy of the frames in a
 folder F0/ is left alone (211 videos). Truncated pictures (52 videos) raise when they are decoded. Labels on a 0.2-h
-clock (32 videos) are told in `notes` and put right only when asked. It refuses to know what is in a picture.
+clock (32 videos) are told in `notes` where they run past the pictures (`label_clock` looks at the others) and put right
+only when asked. Blank wells are for `survey --decode` to find. It refuses to know what is in a picture.
 """
 
 from __future__ import annotations
