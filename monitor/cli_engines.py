@@ -84,6 +84,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 def _measure(arguments: argparse.Namespace) -> int:
     from engines.bench import NotRun, as_json, engine_rows, table
+    from engines.day5_bench import DAY5_TASKS
     from engines.load import BUNDLED_MODELS, find_manifests, load_engine
     from monitor.bench import machine
 
@@ -96,8 +97,15 @@ def _measure(arguments: argparse.Namespace) -> int:
     rows: list[Row] = []
     measured: list[dict[str, Any]] = []
     where = machine()
+    day5: list[Loaded] = []
+    amsnets: list[Loaded] = []
     for path in find_manifests(*folders):
         loaded = load_engine(path, "cpu", arguments.threads)
+        if loaded.manifest.task in DAY5_TASKS:
+            day5.append(loaded)
+            continue
+        if loaded.manifest.task == "blastocyst":
+            amsnets.append(loaded)
         engine, way, missed = _bench_one(loaded)
         rows += engine_rows(engine)
         measured.append({"engine": engine, "way": way})
@@ -106,6 +114,8 @@ def _measure(arguments: argparse.Namespace) -> int:
 
             rows += way_rows(path.stem, way, loaded.manifest.preprocess.height_px >= FULL_SIZE_PX)
         not_run += missed
+    day5_rows, day5_missed = _bench_day5(day5, amsnets)
+    rows, not_run = [*rows, *day5_rows], [*not_run, *day5_missed]
     more_rows, more_missed = _added(arguments.add)
     rows, not_run = [*rows, *more_rows], [*not_run, *more_missed]
     result = {"schema": "pellucid.bench/1", "machine": where, "models": measured, **as_json(rows, not_run)}
@@ -113,6 +123,19 @@ def _measure(arguments: argparse.Namespace) -> int:
         arguments.json_file.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2) if arguments.json else table(rows, not_run))
     return 0
+
+
+def _bench_day5(day5: list[Loaded], amsnets: list[Loaded]) -> tuple[list[Row], list[NotRun]]:
+    """One drawn frame of day 5, from the whole picture to grades, in steps of AMSNet; both sizes where they are."""
+    from engines.day5_bench import bench_day5
+    from monitor.bench import FULL_SIZE_PX
+    from monitor.simulator import PLANES_UM, VirtualEmbryo
+
+    print("day 5: crop, segmentation, both graders ...", file=sys.stderr)
+    frame = VirtualEmbryo(3, arrest_share=0.0).stack(116.0)
+    planes = dict(zip(PLANES_UM, frame, strict=True))
+    steps = {loaded.manifest.preprocess.height_px >= FULL_SIZE_PX: loaded.engine for loaded in amsnets}
+    return bench_day5(day5, planes, small=steps.get(False), full=steps.get(True))
 
 
 def _bench_one(loaded: Loaded) -> tuple[dict[str, Any], dict[str, Any] | None, list[NotRun]]:

@@ -9,13 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
+from engines.blastocyst import sharpest_plane
 from engines.day5 import Part
 from monitor.simulator import Life, VirtualEmbryo
 from training.datasets.virtual import TEST_SEEDS_FROM, VALIDATION_SEEDS_FROM
 from training.day5 import blastocysts
 from training.day5.blastocysts import Blastocyst, Moment, Settings
 from training.day5.folds import five_by_two, lockhart_folds
-from training.day5.look import CHANNELS_UM, LOOKS, Varied, best_plane, one_or_three, sharpest, shown, varied
+from training.day5.look import CHANNELS_UM, LOOKS, Varied, one_or_three, sharpest, shown, varied
 
 TINY = Settings(frame_px=160, side_px=48, planes_um=(-30, 0, 30))
 PLANES_UM = (-45, -30, -15, 0, 15, 30, 45)
@@ -66,7 +67,10 @@ def test_the_same_question_gives_the_same_moments() -> None:
 
 def test_what_is_kept_is_what_the_simulator_draws_and_marks(one: Blastocyst) -> None:
     stack = VirtualEmbryo(one.moment.seed).stack(one.moment.hpi_h, TINY.frame_px, TINY.planes_um)
-    square = blastocysts.square_of(stack, TINY.planes_um)
+    found = blastocysts.find(stack, TINY.planes_um, TINY.side_px)
+    square = found.square
+    assert (one.found.square, one.found.outline, one.found.confidence) == (square, found.outline, found.confidence)
+    assert found.confidence > 0.3
     np.testing.assert_array_equal(one.planes[1], square.cut(stack[1]))
     drawn = VirtualEmbryo(one.moment.seed).masks(one.moment.hpi_h, TINY.frame_px)["ICM"].astype(np.uint8)
     np.testing.assert_array_equal(one.labels == Part.ICM, square.cut_labels(drawn) > 0)
@@ -109,10 +113,15 @@ def noise(size: int = 64, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 255, (size, size)).astype(np.uint8)
 
 
-def test_the_best_plane_is_the_sharp_one_and_is_shown_three_times() -> None:
-    planes = np.stack([cv2.GaussianBlur(noise(), (0, 0), 0.1 + abs(i - 4)) for i in range(7)])
-    assert best_plane(planes) == 4
-    np.testing.assert_array_equal(shown(planes, PLANES_UM, "best"), np.repeat(planes[4][None], 3, 0))
+def test_the_best_plane_of_a_drawn_one_is_the_sharpest_within_its_outline(one: Blastocyst) -> None:
+    """Told from the crop it is the plane that the monitor tells from the frame."""
+    stack = VirtualEmbryo(one.moment.seed).stack(one.moment.hpi_h, TINY.frame_px, TINY.planes_um)
+    assert one.best_plane == sharpest_plane(stack, one.found)
+
+
+def test_the_best_plane_is_shown_three_times() -> None:
+    planes = np.stack([noise(seed=i) for i in range(7)])
+    np.testing.assert_array_equal(shown(planes, PLANES_UM, "best", 4), np.repeat(planes[4][None], 3, 0))
 
 
 def test_the_sharpest_fusion_takes_each_side_from_the_plane_that_is_sharp_there() -> None:
@@ -164,7 +173,7 @@ def test_light_changes_the_picture_and_never_leaves_its_range() -> None:
     pictures = [
         varied(channels, noise() % 5, np.random.default_rng(seed), Varied(scale=(1, 1)), 64)[0] for seed in range(6)
     ]
-    assert all(0 <= picture.min() and picture.max() <= 1 for picture in pictures)
+    assert all(picture.min() >= 0 and picture.max() <= 1 for picture in pictures)
     assert np.std([picture.mean() for picture in pictures]) > 0.01
 
 

@@ -24,7 +24,7 @@ def test_rows_are_the_truth_and_columns_what_was_said() -> None:
 
 @pytest.mark.parametrize(("said", "truth"), [([0, 1], [0]), ([3], [0]), ([0], [-1])])
 def test_answers_without_a_question_and_classes_off_the_scale_are_refused(said: list[int], truth: list[int]) -> None:
-    with pytest.raises(ValueError, match="answers to|classes go from"):
+    with pytest.raises(ValueError, match=r"answers to|classes go from"):
         metrics.confusion(said, truth, 3)
 
 

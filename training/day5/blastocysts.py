@@ -17,19 +17,18 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
-import engines.locate
-import engines.square
+from engines import blastocyst, day5, locate, pieces, square, still
+from engines.blastocyst import Ellipse, Found, find_in_well, sharpest_plane
 from engines.day5 import EXPANSIONS, Gardner, Labels, from_life, label_image
-from engines.locate import locate
 from engines.preprocess import nearest_plane_um
-from engines.square import Gray, Square
+from engines.square import SIDE_PX, Gray, Square
 from monitor.simulator import PLANES_UM, Life, VirtualEmbryo
 from monitor.simulator.optics import FIELD_UM
 from training.datasets.virtual import (
@@ -43,8 +42,7 @@ from training.datasets.virtual import (
 FIRST_H, LAST_H = 100.0, 130.0  # around the check of day 5 at 116 +- 2 h
 TEST_EMBRYOS = 400  # seeds from TEST_SEEDS_FROM on that no training of the project ever sees
 NO_BLASTOCYST_SHARE = 1 / 8  # a single moment without history must be told from a blastocyst by the networks
-WIDTH_IN_WELL_RADII = 1.45
-_PLACE = ("x_px", "y_px", "width_px")
+_ROOM = 1.45  # of the well's radius, where the monitor would find no embryo: it would say so, a training looks on
 
 
 @dataclass(frozen=True)
@@ -56,20 +54,30 @@ class Moment:
     expansion: int
 
 
+def _cutting_digest() -> str:
+    digest = hashlib.sha256()
+    for module in (blastocyst, day5, locate, pieces, square, still):
+        digest.update(Path(str(module.__file__)).read_bytes())
+    return digest.hexdigest() + hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+
+
+# as this process was started: a source that is changed while it runs does not change what it does
+_CUTTING = _cutting_digest()
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a cached square depends on, beside its moment and the sources of drawing and cutting."""
 
     frame_px: int = 400  # .7 um a pixel: about one pixel of the crop is then one of the frame
-    side_px: int = engines.square.SIDE_PX
+    side_px: int = SIDE_PX
     planes_um: tuple[int, ...] = PLANES_UM
 
     def folder(self, cache: Path) -> Path:
         """Below `cache`; another drawing, cutting or setting gets another one, never a stale picture."""
         known = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode())
         known.update(drawing_digest().encode())
-        for source in (engines.locate.__file__, engines.square.__file__, __file__):
-            known.update(Path(str(source)).read_bytes())
+        known.update(_CUTTING.encode())
         return cache / f"day5-{len(self.planes_um)}x{self.side_px}px-{known.hexdigest()[:12]}"
 
 
@@ -94,11 +102,27 @@ class Blastocyst:
         labels: Labels = np.load(_path(self.settings.folder(self.cache), self.moment, "labels"))
         return labels
 
+    @cached_property
+    def found(self) -> Found:
+        """Where the monitor found it in the drawn frame; confidence 0 where it found nothing."""
+        draw_missing(self.settings, self.cache, self.moment)
+        x_px, y_px, width_px, *outline, confidence = (
+            float(value) for value in np.load(_path(self.settings.folder(self.cache), self.moment, "place"))
+        )
+        return Found(Square(x_px, y_px, width_px, self.settings.side_px), Ellipse(*outline), confidence)
+
     @property
     def um_per_px(self) -> float:
         """Of the crop."""
-        place = np.load(_path(self.settings.folder(self.cache), self.moment, "place"))
-        return float(place[_PLACE.index("width_px")]) / self.settings.side_px * FIELD_UM / self.settings.frame_px
+        return self.found.square.step_px * FIELD_UM / self.settings.frame_px
+
+    @property
+    def best_plane(self) -> int:
+        """Index of the plane that the monitor would call the sharpest, told from the crop."""
+        where, outline = self.found.square, self.found.outline
+        (x_px, y_px), step_px = where.points_to_crop(np.array([[outline.x_px, outline.y_px]]))[0], where.step_px
+        half_px = outline.half_long_px / step_px, outline.half_short_px / step_px
+        return sharpest_plane(self.planes, Found(where, Ellipse(x_px, y_px, *half_px, outline.angle_rad), 1.0))
 
     @property
     def gardner(self) -> Gardner:
@@ -107,10 +131,16 @@ class Blastocyst:
         return from_life(self.moment.expansion, life.icm_grade, life.te_grade)
 
 
-def square_of(stack: Gray, planes_um: tuple[int, ...]) -> Square:
-    """Where day 5 looks in a stack (P, H, W), found in the plane nearest to 0 um."""
-    found = locate(stack[planes_um.index(nearest_plane_um(0, planes_um))])
-    return Square(found.embryo.x_px, found.embryo.y_px, WIDTH_IN_WELL_RADII * found.well.radius_px)
+def find(stack: Gray, planes_um: tuple[int, ...], side_px: int) -> Found:
+    """Where day 5 looks in a stack (P, H, W), found in the plane nearest to 0 um; confidence 0 where nothing is."""
+    frame = stack[planes_um.index(nearest_plane_um(0, planes_um))]
+    found = find_in_well(frame, side_px)
+    if isinstance(found, Found):
+        return found
+    place = locate.locate(frame)
+    x_px, y_px, room_px = place.middle.x_px, place.middle.y_px, _ROOM * place.well.radius_px
+    guess = Ellipse(x_px, y_px, room_px / 3, room_px / 3, 0.0)
+    return Found(Square(x_px, y_px, room_px, side_px), guess, 0.0)
 
 
 def hours_by_expansion(seed: int) -> dict[int, list[float]]:
@@ -191,11 +221,12 @@ def draw_missing(settings: Settings, cache: Path, moment: Moment) -> Moment:
     folder.mkdir(parents=True, exist_ok=True)
     embryo = VirtualEmbryo(moment.seed)
     stack = embryo.stack(moment.hpi_h, settings.frame_px, settings.planes_um)
-    square = square_of(stack, settings.planes_um)
-    drawn = label_image(embryo.masks(moment.hpi_h, settings.frame_px))
-    put(_path(folder, moment, "place"), np.array([square.x_px, square.y_px, square.width_px]))
-    put(_path(folder, moment, "labels"), square.cut_labels(drawn))
-    put(_path(folder, moment, "planes"), np.stack([square.cut(plane) for plane in stack]))
+    found = find(stack, settings.planes_um, settings.side_px)
+    where, marked = found.square, label_image(embryo.masks(moment.hpi_h, settings.frame_px))
+    place = (where.x_px, where.y_px, where.width_px, *astuple(found.outline), found.confidence)
+    put(_path(folder, moment, "place"), np.array(place))
+    put(_path(folder, moment, "labels"), where.cut_labels(marked))
+    put(_path(folder, moment, "planes"), np.stack([where.cut(plane) for plane in stack]))
     return moment
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from engines.blastocyst import Found, find_in_still
 from engines.day5 import EXPANSIONS, Gardner, Grade, from_kromp
 from engines.preprocess import fit_plane
 from engines.square import Gray, Square
@@ -73,17 +75,27 @@ class DrawnGraded:
 
 @dataclass(frozen=True)
 class StillGraded:
-    """One plane of a real blastocyst, shown three times, the whole picture in the square."""
+    """One plane of a real blastocyst, cut as the monitor cuts still pictures and shown three times.
+
+    Where no embryo is found the whole picture is in the square: its grade was given all the same.
+    """
 
     embryo: StoredEmbryo
     gardner: Gardner
     blastocyst: bool = True
 
+    @cached_property
+    def plane(self) -> Gray:
+        """(256, 256), decoded when first asked for."""
+        whole = self.embryo.stack(0)[0]
+        height, width = whole.shape
+        found = find_in_still(whole)
+        if isinstance(found, Found):
+            return found.square.cut(whole)
+        return Square((width - 1) / 2, (height - 1) / 2, float(max(height, width))).cut(whole)
+
     def channels(self, rng: np.random.Generator | None) -> Gray:
-        plane = self.embryo.stack(0)[0]
-        height, width = plane.shape
-        square = Square((width - 1) / 2, (height - 1) / 2, float(max(height, width)))
-        return np.repeat(square.cut(plane)[None], len(CHANNELS_UM), 0)
+        return np.repeat(self.plane[None], len(CHANNELS_UM), 0)
 
 
 def kromp_pictures(pictures: Path, table: Path) -> list[StillGraded]:

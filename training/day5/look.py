@@ -25,13 +25,13 @@ CHANNELS_UM = (-30, 0, 30)
 LOOKS = ("three", "best", "mean", "sharpest")
 
 
-def shown(planes: Gray, planes_um: tuple[int, ...], look: str) -> Gray:
-    """(P, H, W) -> (3, H, W): "three" planes, or one picture three times: the "best"-focused plane, the "mean" of all,
-    or at each pixel the "sharpest". ValueError for another word."""
+def shown(planes: Gray, planes_um: tuple[int, ...], look: str, best: int = 0) -> Gray:
+    """(P, H, W) -> (3, H, W): "three" planes, or one picture three times: the "best"-focused plane (index `best`), the
+    "mean" of all, or at each pixel the "sharpest". ValueError for another word."""
     if look == "three":
         return planes[[planes_um.index(nearest_plane_um(um, planes_um)) for um in CHANNELS_UM]]
     if look == "best":
-        one = planes[best_plane(planes)]
+        one = planes[best]
     elif look == "mean":
         one = np.round(planes.mean(0)).astype(np.uint8)
     elif look == "sharpest":
@@ -46,13 +46,6 @@ def contrast(plane: Gray) -> Image:
     gray = plane.astype(np.float32)
     fine = cv2.absdiff(cv2.GaussianBlur(gray, (0, 0), 0.8), cv2.GaussianBlur(gray, (0, 0), 2.4))
     return np.asarray(cv2.GaussianBlur(fine, (0, 0), 4.0), dtype=np.float32)
-
-
-def best_plane(planes: Gray) -> int:
-    """Index of the plane with most fine contrast in the middle half of the square; of equals the lower."""
-    side = planes.shape[-1]
-    middle = slice(side // 4, side - side // 4)
-    return int(np.argmax([contrast(plane)[middle, middle].mean() for plane in planes]))
 
 
 def sharpest(planes: Gray) -> Gray:

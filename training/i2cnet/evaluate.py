@@ -92,7 +92,8 @@ def drawn_pictures(drawn: list[Blastocyst], look: str) -> Pictures:
     """Blastocysts only: what is none has no parts to find."""
     for one in drawn:
         if one.moment.expansion:
-            yield shown(one.planes, one.settings.planes_um, look), one.labels
+            best = one.best_plane if look == "best" else 0
+            yield shown(one.planes, one.settings.planes_um, look, best), one.labels
 
 
 def looks_compared(network: I2CNet, drawn: list[Blastocyst]) -> dict[str, dict[str, float]]:
