@@ -33,8 +33,7 @@ def looked_at(planes: Mapping[int, Gray]) -> Found:
 def seen_by(loaded: Loaded, planes: Mapping[int, Gray], found: Found) -> Array:
     """(1, P, H, W): what one model sees of the frame's planes."""
     how = loaded.manifest.preprocess
-    wanted = {nearest_plane_um(um, tuple(sorted(planes))) for um in how.planes_um}
-    return to_tensor(fit_stack({um: found.square.cut(planes[um]) for um in sorted(wanted)}, how), how)[None]
+    return to_tensor(fit_stack(planes, how, found.square), how)[None]
 
 
 def judged(loaded: Loaded, planes: Mapping[int, Gray], found: Found) -> dict[str, Array]:

@@ -100,6 +100,8 @@ class GardnerNet(nn.Module):
         self.convolutions = nn.ModuleList(layers)
         classes = (len(config.expansions), len(LETTERS), len(LETTERS))
         self.branches = nn.ModuleList(Branch(last, count, config) for count in classes)
+        for layer in self.convolutions:  # as VGG16 is begun; with the library's own, thirteen layers fade to nothing
+            nn.init.kaiming_normal_(layer.conv.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Answers:
         y, layer = self.standardise(x), iter(self.convolutions)
