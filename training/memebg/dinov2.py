@@ -131,7 +131,7 @@ class DinoV2(nn.Module):
             x = functional.interpolate(x, size=(side_px, side_px), mode="bilinear", align_corners=False)
         patches = self.patch_embed.proj((x - self.mean) / self.std)  # (B, width, h, w)
         tokens = patches.flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), tokens], dim=1) + self._places(patches.shape[-1])
+        tokens = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), tokens], dim=1) + self._places(patches.shape[-1])
         for block in self.blocks:
             tokens = block(tokens)
         return self.norm(tokens)[:, 0]
