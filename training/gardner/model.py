@@ -41,7 +41,7 @@ class GardnerConfig:
     def small(cls) -> GardnerConfig:
         """The bundled variant: a narrow VGG16 with norms, 128 px, all six expansions and "none"."""
         return cls(
-            widths=(12, 24, 48, 72, 96),
+            widths=(8, 16, 32, 64, 96),
             norms=True,
             input_px=128,
             hidden=(32, 16),
