@@ -19,7 +19,9 @@ from monitor.vocabulary import Outcome, Reading
 
 WINDOW_FRAMES = 6
 DEGRADED = frozenset({"dark", "bright", "blurred", "missing_planes", "broken_planes", "lacking"})
-DOUBTFUL = frozenset({"memory_lost", "memory_of_other_model", "beyond_training"})
+DOUBTFUL = frozenset(
+    {"memory_lost", "memory_of_other_model", "beyond_training", "not_enough_data", "embryo_not_located"}
+)
 UPDATE_EVERY_S = 3600.0
 FASTEST_CADENCE_MIN = 5.0  # between an incubator's frames
 VALUE_DIGITS = 4

@@ -247,3 +247,10 @@ class Listener:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def retained(port: int, root: str) -> dict[str, bytes]:
+    """What a newcomer is told, by topic below `root`."""
+    with Listener(port, f"{root}/#") as newcomer:
+        newcomer.publish("end/of/retained", b"")  # answered after the retained messages were sent
+        return {one.topic.removeprefix(f"{root}/"): one.payload for one in newcomer.take()}

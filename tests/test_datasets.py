@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.locate import crop_embryo, locate
+from engines.manifest import Preprocess
+from engines.preprocess import fit_stack, locate_in
 from monitor.simulator import VirtualEmbryo
 from monitor.simulator.truth import put_masks
 from training.datasets import label_clock, nantes, still, survey, virtual
@@ -120,6 +122,20 @@ def test_a_cached_stack_is_what_the_locator_cuts_out_of_the_drawing(drawn: Virtu
     assert np.array_equal(drawn.stack(1), np.stack([crop_embryo(plane, found, 112, 1.45) for plane in frame]))
     assert drawn.embryo_confidence[1] == found.embryo_confidence
     assert drawn.well_confidence[1] == found.well_confidence
+
+
+def test_a_cached_stack_is_what_the_monitor_would_give_a_model_that_looks_at_the_embryo(drawn: VirtualCrops) -> None:
+    images = dict(zip(drawn.planes_um, VirtualEmbryo(11).stack(110.0, 250, drawn.planes_um), strict=True))
+    how = Preprocess(
+        planes_um=drawn.planes_um,
+        height_px=112,
+        width_px=112,
+        mean=0.5,
+        std=0.2,
+        allowed_plane_counts=(3,),
+        crop="embryo",
+    )
+    assert np.array_equal(drawn.stack(2), fit_stack(images, how, locate_in(images)))
 
 
 def test_labels_and_truth_are_those_of_the_life_and_places_are_in_pixels_of_the_crop(drawn: VirtualCrops) -> None:

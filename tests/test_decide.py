@@ -236,6 +236,8 @@ def low(**facts: object) -> list[Reading]:
         ({"age_h": None}, False),  # judged from a single frame
         ({"flags": ("memory_lost",)}, False),
         ({"flags": ("beyond_training",)}, False),
+        ({"flags": ("not_enough_data",)}, False),
+        ({"flags": ("embryo_not_located",)}, False),
         ({"outcome": Outcome.REVISED}, False),
         ({"outcome": Outcome.OUT_OF_ORDER}, False),
     ],

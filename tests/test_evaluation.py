@@ -192,8 +192,11 @@ def test_the_days_of_a_report_tell_who_is_still_imaged_and_what_each_predictor_i
         assert day.auc_less[CEILING].value == pytest.approx(day.auc[OURS].value - 1.0)
         assert day.auc_less[COUNTER].value == pytest.approx(day.auc[OURS].value - 0.5)
     assert days[-1].auc[OURS].value > days[0].auc[OURS].value
-    areas = report.areas_of(days)
-    assert areas[CEILING] == pytest.approx(6.5 / 7)
+    areas = report.areas_of(answers, rounds=50)
+    assert areas[CEILING].value == areas[CEILING].low == pytest.approx(6.5 / 7)
+    own = metrics.area_over_days([day.accuracy[OURS].value for day in days])
+    assert areas[OURS].value == pytest.approx(own)
+    assert areas[OURS].low < own < areas[OURS].high
     text = report.text_of(days, areas, None)
     assert report.NOT_PATIENTS in text
     assert "0.874" in text
@@ -209,7 +212,7 @@ def test_predictors_asked_about_other_embryos_are_refused() -> None:
 def test_the_written_report_is_read_back_and_what_does_not_exist_is_null(tmp_path: Path) -> None:
     answers = some_answers(1)  # one embryo: no AUC, no paired difference
     days = [report.day_of(answers, day, rounds=10) for day in DAYS]
-    report.write_json(tmp_path / "r.json", {"weights": "w.pt"}, days, report.areas_of(days), None)
+    report.write_json(tmp_path / "r.json", {"weights": "w.pt"}, days, report.areas_of(answers, rounds=10), None)
     told = json.loads((tmp_path / "r.json").read_text())
     assert told["weights"] == "w.pt"
     assert told["days"][5]["auc"][OURS]["value"] is None
@@ -256,15 +259,21 @@ def test_stream_clip_and_wrong_cadence_are_compared_at_the_end_of_the_window() -
         clip = np.array([0.5, 0.5, 0.2 + 0.6 * reaches, 0.5])
         right = np.array([0.5, 0.5, clip[2], clip[2] + 0.01, clip[2] + 0.02, 0.5])
         wrong = np.array([np.nan, np.nan, *rng.random(3), np.nan])
-        streams.append(Streamed(hours_h, right, wrong, clip, [0, 1, 2, 5], reaches))
-    found = compare(streams, (14.0, 20.0))
+        streams.append(Streamed(hours_h, right, wrong, clip, [0, 1, 2, 5], 4, float(right[4]), reaches))
+    found = compare(streams, (14.0, 20.0), rounds=60)
     assert (found.embryos, found.frames, found.worst_on_representatives) == (30, 180, 0.0)
     assert found.clip.value == found.stream.value == 1.0
     assert found.stream_moved == pytest.approx(0.01)
     assert found.wrong.value < 0.9 and found.wrong_less_clip.high < 0
     assert found.agrees
     streams[0].right[5] += 2e-5
-    assert not compare(streams, (14.0, 20.0)).agrees
+    assert not compare(streams, (14.0, 20.0), rounds=60).agrees
+    streams[0].right[5] -= 2e-5
+    streams[1].right[4] += 2e-5
+    assert compare(streams, (14.0, 20.0), rounds=60).worst_at_end == pytest.approx(2e-5)
+    for one in streams[:20]:
+        one.right[4] = 1 - one.right[4]
+    assert not compare(streams, (14.0, 20.0), rounds=60).agrees
 
 
 # --- with a network (its weights are random: only the bookkeeping is measured)
@@ -314,13 +323,15 @@ def test_the_stream_equals_the_clip_on_representatives_over_a_week_and_the_wrong
     from engines.load import load_engine
     from training.amsnet import checkpoint
     from training.amsnet.predictions import offline
-    from training.amsnet.stream_pass import shifted_at_every_frame, stream
+    from training.amsnet.stream_pass import clip_to, shifted_at_every_frame, stream
 
     kept, loaded = checkpoint.load(exported[0]), load_engine(exported[1], "cpu", threads=1)
     at = representatives(embryo.hours_h)
     assert len(at) == len(set((embryo.hours_h - embryo.hours_h[0]) // 6))
     right, clip = stream(loaded, embryo, hours), offline(kept, embryo, at, hours)
     assert np.abs(right[at] - clip).max() <= 1e-5
+    for t in (5, 64, 67, len(right) - 1):  # a peek is the clip in which that frame stands for its segment
+        assert abs(right[t] - offline(kept, embryo, clip_to(embryo.hours_h, t), hours)[-1]) <= 1e-5
     window_h = (float(embryo.hours_h[0]) + 60, float(embryo.hours_h[0]) + 90)
     wrong = shifted_at_every_frame(loaded, embryo, window_h, hours)
     within = (embryo.hours_h >= window_h[0]) & (embryo.hours_h < window_h[1])
@@ -362,7 +373,7 @@ def test_the_command_writes_tables_and_pictures_and_tells_of_days_on_which_nobod
     told = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [day["embryos"] for day in told["days"]][:8] == [6] * 8
     assert told["days"][13]["embryos"] == 0 and told["days"][13]["accuracy"][OURS]["value"] is None
-    assert told["area_under_accuracy_over_7"][OURS] is None
+    assert told["area_under_accuracy_over_7"][OURS]["value"] is None
     assert told["stream"]["agrees"] and told["stream"]["worst_on_representatives"] <= 1e-5
     with pytest.raises(SystemExit):
         evaluate.main([*line, "--stream-window", "61:60"])

@@ -25,7 +25,7 @@ from monitor.outbox import Outbox, OutboxRow
 from monitor.publish import REASSERT_STATUS_S, Publisher
 from monitor.vocabulary import Place
 from tests.house import START, FakeClock, node_over, take_all, write_frame
-from tests.mosquitto import BrokerSettings, Heard, Listener, Mosquitto, free_port, needs_mosquitto
+from tests.mosquitto import BrokerSettings, Heard, Listener, Mosquitto, free_port, needs_mosquitto, retained
 
 pytestmark = [pytest.mark.broker, needs_mosquitto]
 
@@ -123,13 +123,6 @@ def statuses(heard: list[Heard]) -> list[tuple[str, int]]:
     return [(body["status"], body["session"]) for body in bodies]
 
 
-def retained_on(port: int, topic_filter: str = f"{ROOT}/#") -> dict[str, bytes]:
-    """What a newcomer is told, by topic below the root."""
-    with Listener(port, topic_filter) as listener:
-        listener.publish("end/of/retained", b"")  # answered after the retained messages were sent
-        return {message.topic.removeprefix(f"{ROOT}/"): message.payload for message in listener.take()}
-
-
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Mosquitto]:
     with Mosquitto(tmp_path) as running:
@@ -220,11 +213,11 @@ def test_retained_topics_come_back_when_the_broker_lost_its_store(broker: Mosqui
     broker.kill()
     broker.lose_store()
     broker.start()
-    assert retained_on(broker.port) == {}
+    assert retained(broker.port, ROOT) == {}
     worker.until(lambda: not worker.publisher.connected)
     worker.connect()
     worker.until(lambda: ("reading", "repeated", 0) in worker.outcomes)
-    told = retained_on(broker.port)
+    told = retained(broker.port, ROOT)
     assert set(told) == {"status", "embryo/1/reading"}
     assert json.loads(told["embryo/1/reading"])["n"] == 1
     worker.publisher.stop(1.0)
@@ -251,15 +244,15 @@ def test_what_a_killed_broker_brings_back_from_an_old_save_is_cleared_again(
     (run,) = node.journal.runs(Place("inc1", "D1", "1"))
     node.journal.commit([Entry(run, (run, "end"), None, run.latest, (), {}, None)], clock.now())
     worker.deliver()
-    assert topic not in retained_on(broker.port)
+    assert topic not in retained(broker.port, ROOT)
     broker.kill()
     (broker.folder / "mosquitto.db").write_bytes(old_save)
     broker.start()
-    assert topic in retained_on(broker.port), "the broker brought it back"
+    assert topic in retained(broker.port, ROOT), "the broker brought it back"
     worker.until(lambda: not worker.publisher.connected)
     worker.connect()
     worker.until(lambda: ("clear", "repeated", 0) in worker.outcomes)
-    assert topic not in retained_on(broker.port)
+    assert topic not in retained(broker.port, ROOT)
     worker.publisher.stop(1.0)
     node.journal.close()
 
@@ -270,10 +263,10 @@ def test_an_empty_message_clears_a_retained_topic(broker: Mosquitto, protocol: i
     worker.connect()
     put(worker.outbox, "embryo/1/reading", 1, retain=True)
     worker.deliver()
-    assert "embryo/1/reading" in retained_on(broker.port)
+    assert "embryo/1/reading" in retained(broker.port, ROOT)
     worker.outbox.put("clear", "embryo/1/reading", "", retain=True)
     worker.deliver()
-    assert "embryo/1/reading" not in retained_on(broker.port)
+    assert "embryo/1/reading" not in retained(broker.port, ROOT)
     worker.publisher.stop(1.0)
 
 
@@ -308,7 +301,7 @@ def test_a_killed_daemon_is_told_offline_with_its_session_and_its_successor_onli
         listener.wait_for(lambda heard: statuses(heard) == [("online", 1), ("offline", 1), ("online", 2)])
         worker.publisher.stop(1.0)
         listener.wait_for(lambda heard: statuses(heard)[-1] == ("stopped", 2))
-    assert json.loads(retained_on(broker.port)["status"])["status"] == "stopped"
+    assert json.loads(retained(broker.port, ROOT)["status"])["status"] == "stopped"
 
 
 def test_an_old_will_after_a_new_birth_is_told_by_its_session_and_ends_in_online(broker: Mosquitto) -> None:
@@ -328,7 +321,7 @@ def test_an_old_will_after_a_new_birth_is_told_by_its_session_and_ends_in_online
         worker.ahead_s += REASSERT_STATUS_S
         worker.until(lambda: worker.outcomes.count(("status", "repeated", 0)) == 3)
         listener.wait_for(lambda heard: statuses(heard)[-1] == ("online", 2))
-    assert json.loads(retained_on(broker.port)["status"])["status"] == "online"
+    assert json.loads(retained(broker.port, ROOT)["status"])["status"] == "online"
     worker.publisher.stop(1.0)
 
 
@@ -446,7 +439,7 @@ def test_stop_ends_within_its_grace_and_a_second_whatever_the_broker_does(
     assert not worker.lines[-1].alive
     if state == "running":
         assert worker.left() == [] and took_s < 1.0
-        assert json.loads(retained_on(broker.port)["status"])["status"] == "stopped"
+        assert json.loads(retained(broker.port, ROOT)["status"])["status"] == "stopped"
 
 
 @both_versions

@@ -18,12 +18,13 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from monitor.cli import main
 from tests.house import PLANES_UM, START, plane_path, write_frame
-from tests.mosquitto import Listener, Mosquitto, needs_mosquitto
+from tests.mosquitto import Listener, Mosquitto, needs_mosquitto, retained
 from tests.service import LIMIT_S, Service, leave_nothing_running, write_config
 
 pytestmark = [pytest.mark.broker, needs_mosquitto]
 
-READING = "pellucid/v1/lab/box/embryo/inc1/D1/1/reading"
+ROOT = "pellucid/v1/lab/box"
+READING = f"{ROOT}/embryo/inc1/D1/1/reading"
 H = timedelta(hours=1)
 CHANGES_WITH_SENDING = ("published_at", "historical")
 CHANGES_WITH_THE_BOOT = ("seq", "boot_id")
@@ -238,13 +239,6 @@ def test_sigterm_with_the_broker_away_still_leaves_within_5_seconds(tmp_path: Pa
     assert service.terminate(5.0) == 0
 
 
-def retained(port: int) -> dict[str, bytes]:
-    """What a newcomer is told, by topic below the root."""
-    with Listener(port, "pellucid/#") as newcomer:
-        newcomer.publish("end/of/retained", b"")  # answered after the retained messages were sent
-        return {one.topic.removeprefix("pellucid/v1/lab/box/"): one.payload for one in newcomer.take()}
-
-
 def alerts(heard: list[Any]) -> list[dict[str, Any]]:
     return [one.body for one in heard if "/alert/" in one.topic and one.payload]
 
@@ -258,7 +252,7 @@ def test_an_alert_survives_a_kill_stands_retained_while_open_and_leaves_nothing_
             write_frame(tmp_path / "inc1", "1", at, PLANES_UM[:6])
         (raised,) = alerts(listener.wait_for(lambda heard: len(alerts(heard)) >= 1, LIMIT_S))
         service.kill()
-        assert json.loads(retained(broker.port)[f"alert/{raised['alert_id']}"])["id"] == raised["id"]
+        assert json.loads(retained(broker.port, ROOT)[f"alert/{raised['alert_id']}"])["id"] == raised["id"]
         service = Service(config)
         for at in moments[4:]:
             write_frame(tmp_path / "inc1", "1", at)
@@ -266,5 +260,5 @@ def test_an_alert_survives_a_kill_stands_retained_while_open_and_leaves_nothing_
         assert {one["alert_id"] for one in told} == {raised["alert_id"]}
         assert told[-1]["why_cleared"] == "recovered"
         listener.wait_for(lambda heard: any("/alert/" in one.topic and not one.payload for one in heard), LIMIT_S)
-        assert not any(topic.startswith("alert/") for topic in retained(broker.port))
+        assert not any(topic.startswith("alert/") for topic in retained(broker.port, ROOT))
         assert service.terminate() == 0

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from monitor.simulator import PHASES as DRAWN_PHASES
+from monitor.simulator import Life
 from monitor.vocabulary import PHASES
 from training.sim2real import crops, labels, scores
 from training.sim2real.augment import INPUT_PX, mirrored, plain, varied
@@ -182,6 +183,17 @@ def test_the_moments_of_an_embryo_lie_in_the_stage_they_are_labelled_with() -> N
         assert stages == sorted(set(stages))
         for phase, hpi_h in moments:
             assert embryo.life.phase_at(hpi_h) in (phase, None)
+
+
+def test_some_lives_get_more_fragments_and_uneven_cells_but_no_other_hours() -> None:
+    lives = [(Life.sample(seed), crops.lived(seed, Settings())) for seed in range(300)]
+    changed = [(own, shown) for own, shown in lives if own != shown]
+    assert len(changed) / 300 == pytest.approx(Settings().heavy_share, abs=0.08)
+    for own, shown in changed:
+        assert shown.fragmentation_ratio >= own.fragmentation_ratio
+        assert shown.unevenness >= own.unevenness
+        assert (shown.onsets_h, shown.divisions_h) == (own.onsets_h, own.divisions_h)
+    assert crops.lived(7, Settings(heavy_share=0.0)) == Life.sample(7)
 
 
 def test_augmentation_keeps_shape_and_standard_and_changes_with_the_seed() -> None:

@@ -75,6 +75,30 @@ def _over_a_ball(ray: FloatArray, gap: FloatArray, out: bool, border: float) -> 
     return np.asarray(np.cos(turn)[:, None] * gap + np.sin(turn)[:, None] * around)
 
 
+def around_cavity(lobes: FloatArray, cavity: FloatArray, radius_um: float) -> None:
+    """Moves a morula's cells (N, 9) out of the cavity, against the wall at `radius_um`; what has no room is flat."""
+    if not len(cavity):
+        return
+    centre, cavity_um = cavity[0, :3], cavity[0, 3]
+    away = lobes[:, :3] - centre
+    far = np.linalg.norm(away, axis=1) + 1e-6
+    out = away / far[:, None]
+    along = out @ centre
+    wall = -along + np.sqrt(np.maximum(along**2 + radius_um**2 - centre @ centre, 1.0))  # from the cavity's middle
+    room = np.maximum(wall - cavity_um, 4.0)
+    size = lobes[:, 3].copy()
+    half = np.clip(0.5 * room, 2.5, size)
+    goal = np.where(far < cavity_um + 0.8 * half, np.minimum(cavity_um + half, wall - 0.8 * half), far)
+    pressed = (goal > far) & (half < 0.95 * size)
+    lobes[:, :3] = centre + out * goal[:, None]
+    in_plane = np.hypot(out[:, 0], out[:, 1])
+    flat = np.where(pressed, in_plane * (1 - half / size), 0.0)
+    lobes[:, 5] = np.where(pressed, np.arctan2(out[:, 1], out[:, 0]) + np.pi / 2, lobes[:, 5])
+    lobes[:, 3] = size * (1 + 0.3 * flat)
+    lobes[:, 4] = lobes[:, 4] * (1 - flat)
+    lobes[:, 6] *= np.where(pressed, 0.5 + 0.5 * in_plane, 1.0)
+
+
 class Shell:
     """Trophectoderm and inner cell mass of one embryo, of the grades its life says."""
 
@@ -84,7 +108,7 @@ class Shell:
         self._ray = _spread(rng, count, uneven)
         self._wide = np.exp(rng.normal(0.0, uneven, count))
         self._thick = np.exp(rng.normal(0.0, uneven, count))
-        self._outline = rng.uniform(0.4, 1.0, count)
+        self._outline = rng.uniform(0.5, 1.1, count)
         self.thickness_um = float(rng.uniform(5.0, 9.5)) * (1.15 if te == "A" else 0.9 if te == "B" else 0.8)
         self._strength = {"A": 1.0, "B": 0.95, "C": 0.86}[te]  # few cells stretched thin show little
         self._cohesion = {"A": 1.15, "B": 1.04, "C": 0.92}[te]
@@ -104,7 +128,7 @@ class Shell:
         folds = int(rng.integers(5, 17))
         self._folds = np.column_stack([
             rng.normal(0.0, 0.32, (folds, 3)), rng.uniform(0.08, 0.36, folds), rng.uniform(0.03, 0.13, folds),
-            rng.uniform(0, np.pi, folds), rng.normal(0.0, 3.5, folds), rng.uniform(0.1, 0.75, folds),
+            rng.uniform(0, np.pi, folds), rng.normal(0.0, 3.5, folds), rng.uniform(0.15, 0.7, folds),
         ])  # fmt: skip
         away = np.linalg.norm(self._folds[:, :3], axis=1) + 1e-6
         self._folds[:, :3] *= np.minimum(1.0, (0.93 - self._folds[:, 3]) / away)[:, None]  # none sticks out
@@ -112,6 +136,26 @@ class Shell:
         ray = rng.normal(size=(loose_cells, 3))
         self._loose_place = ray / np.linalg.norm(ray, axis=1, keepdims=True) * rng.uniform(0.5, 0.86, (loose_cells, 1))
         self._loose_um = rng.uniform(4.0, 9.5, loose_cells)
+        bays = int(rng.integers(1, 4))  # a growing cavity is no ball: bays between the cells around it
+        ray = rng.normal(size=(bays, 3)) * (1.0, 1.0, 0.4)
+        self._bays = np.column_stack([
+            ray / np.linalg.norm(ray, axis=1, keepdims=True) * rng.uniform(0.5, 0.85, (bays, 1)),
+            rng.uniform(0.35, 0.7, bays),
+        ])  # fmt: skip
+
+    def cavity(self, progress: float, radius_um: float, full: float, hatch: Hatch) -> FloatArray:
+        """(K, 5) x, y, z, radius, clearness of balls opposite to the inner cell mass; `full` 1 to 0."""
+        clear = float(np.interp(progress, [0.03, 0.12, 0.6, 0.9], [0.0, 1.0, 1.0, 0.45]))
+        if clear <= 0 or hatch.share > 0:
+            return np.zeros((0, 5))
+        share = float(np.interp(progress, [0.06, 0.25, 0.5, 0.85], [0.3, 0.55, 0.72, 0.86]))
+        own_um = radius_um * share * max(full, 0.1) ** (1 / 3)
+        centre = -self.pole * 0.92 * (radius_um - own_um - 3.0)
+        centres = np.vstack([centre, centre + own_um * self._bays[:, :3]])
+        radii = own_um * np.append(1.0, self._bays[:, 3])
+        far = np.linalg.norm(centres, axis=1) + 1e-6
+        radii = np.maximum(np.minimum(radii, radius_um - 4.0 - far), 1.0)  # a bay never reaches the wall
+        return np.column_stack([centres, radii, np.full(len(radii), clear)])
 
     def icm_at(self, grown: float, hatch: Hatch) -> FloatArray:
         """(M, 4) x, y, z, radius of the inner cell mass; `grown` 0 (at tSB) to 1 (expanded)."""
@@ -176,11 +220,11 @@ class Shell:
         columns[:, 3], columns[:, 4] = wide_um, across
         columns[:, 5] = np.arctan2(ray[:, 1], ray[:, 0]) + np.pi / 2
         strong = self._strength * (1 - grown) + grown * self._strength**2
-        level = 0.85 + 0.15 * rho  # the sheet above and below is seen through the whole body
+        level = 1.15 - 0.15 * rho  # the sheet above and below is seen through the whole body
         columns[:, 6] = (
             there
             * strong
-            * (0.55 + 0.25 * grown + 0.2 * rho)
+            * (0.3 + 0.2 * grown + 0.5 * rho)
             * np.minimum(thick_um * (1.1 + 0.5 * rho) * (1 + 0.2 * (polar > 0.7)), 11.5)
         )
         columns[:, 7] = there * level * self._outline[own]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from monitor.simulator.blastocyst import Hatch, Shell
+from monitor.simulator.blastocyst import Hatch, Shell, around_cavity
 from monitor.simulator.cleavage import FloatArray, Lineage, balls, ramp
 from monitor.simulator.life import CELLS_AT_MOST, Life
 from monitor.simulator.specks import Specks
@@ -39,6 +39,8 @@ class Pose:
     decay: float  # 0 to 1 after an arrest
     lift_um: float  # how far its middle lies above where a zygote's lies; a blastocyst sinks, a wide one less
     sheet_um: float  # thickness of the trophectoderm
+    clear: float  # 0 to 1: how much of a cell is seen through the one in front of it
+    cavity: FloatArray  # (K, 5): balls whose union is a growing blastocoel: x, y, z, radius, clearness 0 to 1
     inner: FloatArray  # (M, 3): centres of the inner cell mass's cells; none before there is a cavity
     inner_radii: FloatArray
 
@@ -54,7 +56,7 @@ class Pose:
         cos, sin = np.cos(angle), np.sin(angle)
         turn = np.array([[cos, sin], [-sin, cos]])
         moved = {}
-        for name in ("cells", "inner", "lobes", "specks"):
+        for name in ("cells", "inner", "lobes", "specks", "cavity"):
             rows = getattr(self, name).copy()
             rows[:, :2] = rows[:, :2] @ turn
             if rows.shape[1] > 5:
@@ -65,16 +67,20 @@ class Pose:
 
 
 def _press(lobes: FloatArray) -> None:
-    """Makes each cell a little wide across its nearest neighbour and a little short towards it."""
+    """Makes each cell short towards its nearest neighbour, as far as the two overlap, and wide across."""
     if len(lobes) < 2:
         return
     apart = lobes[:, None, :3] - lobes[None, :, :3]
-    gap = (apart**2).sum(-1)
+    gap = np.sqrt((apart**2).sum(-1))
     np.fill_diagonal(gap, np.inf)
-    nearest = apart[np.arange(len(lobes)), gap.argmin(1)]
+    rows, other = np.arange(len(lobes)), gap.argmin(1)
+    nearest, gap_um = apart[rows, other], gap[rows, other] + 1e-6
     lobes[:, 5] = np.arctan2(nearest[:, 1], nearest[:, 0]) + np.pi / 2
-    lobes[:, 3] *= 1.05
-    lobes[:, 4] *= 0.95
+    in_plane = np.hypot(nearest[:, 0], nearest[:, 1]) / gap_um
+    short = np.clip(1.0 - gap_um / (lobes[:, 3] + lobes[other, 3]), 0.0, 0.3) * in_plane
+    short *= np.interp(len(lobes), [2, 4, 8], [1.0, 0.7, 0.4])  # one of many is pressed from all sides
+    lobes[:, 3] *= 1.04 + 0.3 * short
+    lobes[:, 4] *= 0.98 - 0.8 * short
 
 
 class Body:
@@ -91,12 +97,13 @@ class Body:
         self._drift = rng.uniform(0.0, 2 * np.pi, (CELLS_AT_MOST, 3))
         self._drift_h = rng.uniform(5.0, 14.0, (CELLS_AT_MOST, 1))
         self._hatch_angle = float(rng.uniform(0, 2 * np.pi))
-        self._lump = np.array([*rng.uniform(0.82, 1.1, 2), rng.uniform(0.8, 1.0)])
+        self._lump = np.array([*rng.uniform(0.76, 1.1, 2), rng.uniform(0.8, 1.0)])
         self._lump_at_um = rng.normal(0.0, 3.0, 3)
         self._excluded = int(rng.integers(1, 4)) if rng.random() < 0.35 else 0
-        self._specks = Specks(rng, life, self._zona_inner_um, self._zona_um)
-        self._height_um = float(rng.uniform(8.0, 14.0))
-        self._lobed = float(rng.uniform(0.2, 0.9))  # how much of its cells' outlines a compact morula keeps
+        self._specks = Specks(rng, life, self._zona_inner_um, self._zona_um, self._zygote_radius_um)
+        self._height_um = float(rng.uniform(7.5, 12.5))
+        self._clear = float(rng.uniform(0.15, 0.85))
+        self._lobed = float(rng.uniform(0.6, 1.1))  # how much of its cells' outlines a compact morula keeps
         self._shell = Shell(np.random.default_rng((life.seed, 0x7E)), life)
 
     def _cavity_progress(self, hpi_h: float) -> float:
@@ -157,11 +164,15 @@ class Body:
         specks = self._specks.at(hpi_h, decay, progress, cells, radii)
         grown = ramp(progress, 0.1, 0.9) * (1.0 - 0.7 * self._collapse(hour))
         there = ramp(progress, 0.0, 0.3)
-        lobes = self._blastomeres(cells, radii, compaction, 1 - there)
+        cavity = self._shell.cavity(progress, radius_um, 1.0 - self._collapse(hour), hatch)
+        left = 1.0 - ramp(progress, 0.35, 0.6)
+        lobes = self._blastomeres(cells, radii, compaction, left)
         if there > 0:
-            shell = self._shell.lobes(grown, hatch, there)
-            specks = np.vstack([specks, self._shell.nuclei(shell, there)])
-            lobes = np.vstack([lobes[: len(lobes) * (there < 1)], shell])
+            around_cavity(lobes, cavity, radius_um)
+            spread = ramp(progress, 0.15, 0.5)
+            shell = self._shell.lobes(grown, hatch, spread)
+            specks = np.vstack([specks, self._shell.nuclei(shell, spread)])
+            lobes = np.vstack([lobes[: len(lobes) * (left > 0)], shell])
         mass = self._shell.icm_at(grown, hatch) if progress > 0 else np.zeros((0, 4))
         if progress >= 0.3:
             cells, radii = mass[:, :3], mass[:, 3]
@@ -180,6 +191,8 @@ class Body:
             decay=decay,
             lift_um=0.3 * max(full_um - self._zona_inner_um, 0.0) - 7.0 * there,
             sheet_um=self._shell.thickness_um * (2.0 - 1.0 * grown) * 0.9,
+            clear=self._clear * (1 - 0.35 * compaction) * (1 - there),
+            cavity=cavity,
             inner=mass[:, :3],
             inner_radii=mass[:, 3],
         )
@@ -187,7 +200,7 @@ class Body:
     def _blastomeres(self, cells: FloatArray, radii: FloatArray, compaction: float, there: float) -> FloatArray:
         """(N, 9) lobes of the cells; a morula's are lower and lose most of their outlines."""
         outline = 1.0 - compaction * (0.9 - self._lobed)
-        lobes = balls(cells, radii, self._height_um * there * (1 - 0.35 * compaction), there * outline, there)
+        lobes = balls(cells, radii, self._height_um * there * (1 - 0.15 * compaction), there * outline, there)
         _press(lobes)
         return lobes
 
@@ -203,5 +216,7 @@ class Body:
             goal = cells[last] / away * np.maximum(self._zona_inner_um - radii[last, None] - 2.0, 1.0)
             cells[last] += (goal - cells[last]) * compaction
         if len(cells) > 1:
-            radii = radii * 1.06  # pressed against each other, cells are flatter and wider than free balls
+            radii = radii * (
+                1.08 if len(cells) < 5 else 1.03
+            )  # pressed against each other, cells are flatter and wider than free balls
         return cells, radii

@@ -14,6 +14,7 @@ FloatArray = npt.NDArray[np.float64]
 
 SETTLE_H = 0.45  # sisters come to rest about this long after they part
 _FRAGMENTS_AT_MOST = 80
+_PACKED = {2: 0.78, 3: 0.82, 4: 0.87}  # cells lie this much nearer than free balls: pressed flat; later ones .93
 
 
 def ramp(value: float, low: float, high: float) -> float:
@@ -42,8 +43,8 @@ class Lineage:
     def __init__(self, rng: np.random.Generator, life: Life, wall_um: float, zygote_radius_um: float) -> None:
         self._divisions_h = life.divisions_h
         self._fused = life.reverse_cleavage
-        overlap = float(rng.uniform(0.86, 0.98))
-        swell = float(rng.uniform(1.03, 1.16))  # most fill the zona, pressed flat against it
+        overlap = float(rng.uniform(0.88, 1.02))
+        swell = float(rng.uniform(0.97, 1.1))  # most fill the zona, pressed flat against it
         flat = float(rng.uniform(0.35, 0.9))  # many four-cell embryos lie in one plane, others are tetrahedra
         centres, radii = rng.normal(0.0, 2.0, (1, 3)), np.array([zygote_radius_um])
         generation = np.zeros(1)
@@ -53,7 +54,7 @@ class Lineage:
             i = int(np.argmax(radii - 100.0 * generation))  # the largest of those that have divided least
             share = float(np.clip(0.5 + 0.5 * life.unevenness * rng.normal(), 0.28, 0.72))
             keep = 1.0 - 0.35 * life.fragmentation_ratio * (n < 4)  # fragments take volume from the cells
-            axis = rng.normal(size=3) * (1.0, 1.0, 0.4 * flat if n < 2 else flat)
+            axis = rng.normal(size=3) * (1.0, 1.0, 0.75 * flat if n < 2 else flat)
             axis *= 0.55 * radii[i] / (np.linalg.norm(axis) + 1e-6)
             centres = np.vstack([centres, centres[i] + axis])
             centres[i] -= axis
@@ -62,7 +63,8 @@ class Lineage:
             generation = np.append(generation, generation[i] + 1)
             generation[i] += 1
             wide = radii * (swell if n > 1 else 1.0 + 0.3 * (swell - 1.0))
-            centres = relaxed(centres, wide, wall_um, overlap, rounds=24 if n < 8 else 10)
+            packed = wide * _PACKED.get(n + 1, 0.93)
+            centres = relaxed(centres, packed, wall_um - 1.5, overlap, rounds=24 if n < 8 else 10)
             self._parent.append(i)
             self._rest.append((centres, wide))
 
@@ -94,21 +96,38 @@ class Lineage:
         return centres, radii
 
 
+def _fragment_radii_um(rng: np.random.Generator, ratio: float, zygote_radius_um: float) -> FloatArray:
+    """Radii of pieces that together hold `ratio` of the zygote's volume, beside crumbs that hold next to nothing."""
+    middle_um = float(rng.uniform(2.8, 6.5))
+    sizes_um = np.clip(np.exp(rng.normal(np.log(middle_um), 0.55, _FRAGMENTS_AT_MOST)), 1.3, 15.0)
+    if rng.random() < 0.4:
+        sizes_um[0] = rng.uniform(8.0, 14.0)  # one as large as a small cell's nucleus, or larger
+    wanted = ratio * zygote_radius_um**3
+    held = np.cumsum(sizes_um**3)
+    count = int(np.searchsorted(held, wanted)) + 1
+    if count > _FRAGMENTS_AT_MOST:
+        sizes_um = np.minimum(sizes_um * min((wanted / held[-1]) ** (1 / 3), 1.6), 16.0)
+    crumbs = int(rng.poisson(float(rng.uniform(8.0, 45.0)) if rng.random() < 0.45 else 3.0))
+    small_um = rng.uniform(1.3, 3.2, crumbs)
+    return np.concatenate([sizes_um[:count], small_um])[:_FRAGMENTS_AT_MOST]
+
+
 class Fragments:
     """Anucleate pieces: born around divisions, lying in nests, always pushed out of the cells into the crevices."""
 
-    def __init__(self, rng: np.random.Generator, life: Life) -> None:
+    def __init__(self, rng: np.random.Generator, life: Life, zygote_radius_um: float) -> None:
         first_h = life.onsets_h.get("t2", 26.0)
-        crumbs = float(rng.uniform(8.0, 45.0)) if rng.random() < 0.35 else 3.0  # of little volume, but many
-        count = int(min(rng.poisson(crumbs + 210 * life.fragmentation_ratio), _FRAGMENTS_AT_MOST))
-        nests = rng.normal(0.0, 0.55, (int(rng.integers(1, 6)), 3))
-        place = nests[rng.integers(0, len(nests), count)] + rng.normal(0.0, float(rng.uniform(0.12, 0.4)), (count, 3))
+        self._radius_um = _fragment_radii_um(rng, life.fragmentation_ratio, zygote_radius_um)
+        count = len(self._radius_um)
+        nests = rng.normal(0.0, 0.55, (int(rng.integers(1, 4)), 3))
+        place = nests[rng.integers(0, len(nests), count)] + rng.normal(0.0, float(rng.uniform(0.15, 0.42)), (count, 3))
         self._place = place * np.minimum(1.0, 0.93 / (np.linalg.norm(place, axis=1) + 1e-6))[:, None]
-        self._radius_um = np.clip(np.exp(rng.normal(np.log(rng.uniform(2.6, 6.0)), 0.5, count)), 1.3, 14.0)
         self._birth_h = first_h + rng.exponential(9.0, count)
         late = rng.random(count) < 0.25
         self._birth_h[late] = life.frozen_after_h + rng.uniform(4.0, 60.0, int(late.sum()))
-        self._height = rng.uniform(0.6, 1.4, count)
+        self._height = (
+            rng.uniform(0.5, 1.1, count) * np.minimum(4.0 / self._radius_um, 1.0) ** 0.45
+        )  # they lie in heaps
         self._outline = rng.uniform(0.4, 1.0, count)
         self._pushed = rng.random(count) < 0.7  # the others lie above or below a cell
 

@@ -48,11 +48,12 @@ class VirtualEmbryo:
     """An embryo with a known life, drawn at any hour: the same seed is the same embryo, body, well and noise.
 
     `seed`: not negative. `arrest_share`: share of the seeds (0 to 1) that never reach a blastocyst.
+    `life`: instead of the one that the seed stands for.
     """
 
-    def __init__(self, seed: int, arrest_share: float = 0.36) -> None:
+    def __init__(self, seed: int, arrest_share: float = 0.36, life: Life | None = None) -> None:
         self.seed = seed
-        self.life = Life.sample(seed, arrest_share)
+        self.life = Life.sample(seed, arrest_share) if life is None else life
         self._body = Body(self.life)
         self._light = Light.sample(seed)
         rng = np.random.default_rng((seed, 0xD4A3))
@@ -61,7 +62,7 @@ class VirtualEmbryo:
         self._sway = rng.uniform(0, 2 * np.pi, 8)
         self._turns_h = np.sort(rng.uniform(0.0, 160.0, int(rng.integers(0, 6))))
         self._turns = rng.normal(0.0, 0.5, 8)
-        self._mottle = float(rng.uniform(0.0, 0.12))
+        self._mottle = float(rng.uniform(0.02, 0.24))
         self._bend_um = float(rng.uniform(0.9, 2.2))
         self._kept_size_px = 0
         self._well: Image = np.zeros((0, 0, 0), np.float32)
@@ -188,14 +189,19 @@ class VirtualEmbryo:
         down, across = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
         shape = self._texture[3:, down, across]
         a, b = np.sin(hpi_h / 4.0 + self._sway[2]), np.cos(hpi_h / 5.3 + self._sway[3])
-        few = float(np.interp(len(pose.cells), [1, 2, 4, 7], [0.2, 0.5, 0.75, 1.0]))  # one cell is a ball, many are not
-        bend_um = self._bend_um * few * (1.0 - 0.45 * pose.sheet) * (1.0 + 0.15 * pose.compaction * (1 - pose.sheet))
+        few = float(
+            np.interp(len(pose.cells), [1, 2, 4, 7], [0.2, 0.35, 0.5, 0.65])
+        )  # one cell is a ball, many are not
+        bend_um = self._bend_um * few * (1.0 - 0.3 * pose.sheet) * (1.0 + 0.6 * pose.compaction * (1 - pose.sheet))
         x = axis[None, across] - _F(x_um) + _F(bend_um * (1 + 0.3 * a)) * shape[0]
         y = axis[down, None] - _F(y_um) + _F(bend_um * (1 + 0.3 * b)) * shape[1]
-        return down, across, paint.Canvas(x, y, um_per_px, self._focus_at(hpi_h, pose))
+        u, v = axis[None, across] - _F(x_um), axis[down, None] - _F(y_um)
+        away = cv2.magnitude(u + _F(0.2) * (x - u) + 0 * v, v + _F(0.2) * (y - v) + 0 * u)
+        return down, across, paint.Canvas(x, y, away, um_per_px, self._focus_at(hpi_h, pose))
 
     def _paint(self, canvas: paint.Canvas, pose: Pose) -> None:
         paint.paint_lobes(canvas, pose)
+        paint.paint_cavity(canvas, pose)
         for speck in pose.specks:
             paint.paint_speck(canvas, speck)
         paint.paint_compact(canvas, pose)
@@ -207,7 +213,7 @@ class VirtualEmbryo:
         light, um_per_px = self._light, canvas.um_per_px
         zona, coarse = paint.zona_mask(canvas, pose), self._texture[2, :h, :w]
         mass = canvas.grain.max(0)
-        inside = optics.soft_step((_F(pose.zona_outer_um) - cv2.magnitude(canvas.x, canvas.y)) * _F(0.55))
+        inside = optics.soft_step((_F(pose.zona_outer_um) - canvas.away_um) * _F(0.8))
         veil = _F(0.5) * (zona + inside)  # the space between cells and zona is darker than the well, too
         rough = self._mottle * (0.6 + 1.0 * pose.compaction * (1 - pose.sheet) - 0.2 * pose.sheet + 0.8 * pose.decay)
         for b in (b for b in range(len(BINS_UM)) if canvas.used[b]):
@@ -215,8 +221,8 @@ class VirtualEmbryo:
         equator = canvas.bin_of(0.0)
         canvas.used[equator] = True
         canvas.path[equator] += zona * (_F(light.zona_path_um) + _F(0.25) * coarse)
-        inner_um = cv2.magnitude(canvas.x, canvas.y) - _F(pose.zona_inner_um)
-        canvas.line[equator] += _F(0.18 * canvas.line_gain) * canvas.bell(inner_um) * np.minimum(2 * zona, 1)
+        inner_um = canvas.away_um - _F(pose.zona_inner_um)
+        canvas.line[equator] += _F(0.32 * canvas.line_gain) * canvas.bell(inner_um) * np.minimum(2 * zona, 1)
         planes = optics.relief_planes(canvas.path, canvas.line, canvas.used, light, um_per_px, wanted)
         strength = light.grain * (1 + 0.7 * pose.compaction + 0.4 * pose.decay)
         shade = 1 - _F(light.shade + 0.14 * pose.decay) * np.minimum(mass, 1) - _F(light.zona) * veil
@@ -227,7 +233,7 @@ class VirtualEmbryo:
             plane += _F(strength) * (near * (_F(0.5) * fine) + (_F(0.42) * mass + _F(0.1) * near) * soft)
             focus = 1.0 if abs(b - equator) <= 1 else 0.5
             shell = self._texture[0, :h, :w] + _F(0.6) * self._texture[1, :h, :w]
-            plane += (zona + _F(0.35) * (inside - zona)) * (_F(0.52 * focus * light.grain) * shell) + shade
+            plane += (zona + _F(0.35) * (inside - zona)) * (_F(0.6 * focus * light.grain) * shell) + shade
         planes = (planes - 1) * _taper(h, w, um_per_px) + 1  # no edge shows where the drawn part ends
         return np.asarray(np.clip(planes, 0.04, 3.0), dtype=np.float32)
 

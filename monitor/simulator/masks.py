@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monitor.simulator.body import Pose
-from monitor.simulator.paint import Canvas
+from monitor.simulator.paint import Canvas, cavity_inward_um
 
 Masks = dict[str, npt.NDArray[np.bool_]]
 
@@ -16,7 +16,7 @@ _LEAST_SHEET = 0.1  # before there is that much trophectoderm nobody would mark 
 
 def masks_of(canvas: Canvas, pose: Pose) -> Masks:
     """Masks (h, w) bool by name, of which no two overlap, in the canvas's bent coordinates, as the body is drawn."""
-    away = cv2.magnitude(canvas.x, canvas.y)
+    away = canvas.away_um
     zona = (away < pose.zona_outer_um) & (away >= pose.zona_inner_um)
     angle, half = pose.zona_gap
     if half > 0:
@@ -30,7 +30,11 @@ def masks_of(canvas: Canvas, pose: Pose) -> Masks:
     body, mass = depth > 0, _inner_mass(canvas, pose)
     mass &= body
     rim = body & (depth < pose.sheet_um) & ~mass
-    return {"ICM": mass, "TE": rim, "ZP": zona & ~body, "blastocoel": body & ~rim & ~mass}
+    hollow = body & ~rim & ~mass
+    if len(pose.cavity) and pose.cavity[0, 4] >= 0.99:  # while it grows the rest is still cells
+        hollow &= cavity_inward_um(canvas, (slice(None), slice(None)), pose) > 0
+        rim = body & ~mass & ~hollow
+    return {"ICM": mass, "TE": rim, "ZP": zona & ~body, "blastocoel": hollow}
 
 
 def _inner_mass(canvas: Canvas, pose: Pose) -> npt.NDArray[np.bool_]:

@@ -16,17 +16,21 @@ _F = np.float32
 _BIN_UM = float(BINS_UM[1] - BINS_UM[0])
 _LINE_UM = 1.1  # half width of a membrane
 _EDGE_UM = 2.8  # within this a cell rises to its height: a steep edge and a flat interior
-_DOME_UM = 24.0  # and within this its soft shoulder
+_DOME_UM = 28.0  # and within this its soft shoulder
 _AXIAL = 0.52  # a step of the stage is a longer step within the medium, and embryos lie a little flat
 _HIDDEN = 0.28  # how much of its outline a cell shows where another of the same depth covers it
 _HIGHEST = len(BINS_UM) - 1
 
 
 class Canvas:
-    """Depth bins (B, h, w) around the embryo's centre. Lengths in um; `x` (h, w), `y` (h, w) from the centre."""
+    """Depth bins (B, h, w) around the embryo's centre. Lengths in um; `x`, `y` (h, w) from the centre, bent a little.
 
-    def __init__(self, x: Image, y: Image, um_per_px: float, focus_um: float) -> None:
+    `away_um` (h, w): distance from the centre as the zona sees it, which is smoother than any cell.
+    """
+
+    def __init__(self, x: Image, y: Image, away_um: Image, um_per_px: float, focus_um: float) -> None:
         self.x, self.y, self.um_per_px, self.focus_um = x, y, um_per_px, focus_um
+        self.away_um = away_um
         self.left_um, self.top_um = float(x[0, 0]), float(y[0, 0])
         h, w = x.shape
         self.path = np.zeros((len(BINS_UM), h, w), np.float32)
@@ -110,16 +114,18 @@ def paint_lobes(canvas: Canvas, pose: Pose) -> None:
     """All lobes, bin by bin: within a bin neighbours meet in one thin line, across bins both outlines stay."""
     bins = np.array([canvas.bin_of(float(z)) for z in pose.lobes[:, 2]], dtype=int)
     for depth in np.unique(bins):
-        _paint_layer(canvas, int(depth), pose.lobes[bins == depth])
+        _paint_layer(canvas, int(depth), pose.lobes[bins == depth], pose.clear)
 
 
-def _paint_layer(canvas: Canvas, depth: int, lobes: npt.NDArray[np.float64]) -> None:
+def _paint_layer(canvas: Canvas, depth: int, lobes: npt.NDArray[np.float64], clear: float) -> None:
+    """The higher of two that overlap hides part of the lower one; `clear` (0 to 1) of what it hides is still seen."""
+    own = _HIDDEN + (0.85 - _HIDDEN) * clear
     h, w = canvas.x.shape
     top, second = np.full((h, w), -99, np.float32), np.full((h, w), -99, np.float32)
     outline, grain = np.zeros((h, w), np.float32), np.zeros((h, w), np.float32)
     path = canvas.path[depth]
     canvas.used[depth] = True
-    for lobe in lobes:
+    for lobe in lobes[np.argsort(lobes[:, 2], kind="stable")]:
         at = canvas.box(float(lobe[0]), float(lobe[1]), float(max(lobe[3], lobe[4])))
         if _outside(at):
             continue
@@ -130,13 +136,19 @@ def _paint_layer(canvas: Canvas, depth: int, lobes: npt.NDArray[np.float64]) -> 
         np.copyto(highest, inward, where=higher)
         np.copyto(outline[at], _F(lobe[7]), where=higher)
         np.copyto(grain[at], _F(lobe[8]), where=higher)
-        canvas.line[depth][at] += _F(_HIDDEN * float(lobe[7]) * canvas.line_gain) * canvas.bell(inward)
-        layer = path[at]
-        round_ = 0.58 if lobe[3] == lobe[4] or lobe[4] > 15.0 else 0.7
-        np.maximum(layer, surface(inward, float(lobe[6]), float(min(lobe[3], lobe[4])), round_), out=layer)
+        line, layer = canvas.line[depth][at], path[at]
+        if clear > 0:
+            line *= 1 - _F(0.45 * clear * min(float(lobe[7]), 1.0)) * canvas.coverage(inward)
+        line += _F(own * float(lobe[7]) * canvas.line_gain) * canvas.bell(inward)
+        rise = surface(inward, float(lobe[6]), float(min(lobe[3], lobe[4])), 0.75)
+        both = np.minimum(layer, rise) * _F(0.6 * clear)
+        np.maximum(layer, rise, out=layer)
+        layer += both
     touching = canvas.bell((top - second) * _F(0.8)) * (second > 0)
     edge = canvas.bell(top)
-    canvas.line[depth] += _F(canvas.line_gain) * outline * np.maximum(_F(1 - _HIDDEN) * edge, _F(0.7) * touching)
+    canvas.line[depth] += (
+        _F(canvas.line_gain) * outline * np.maximum(_F(1 - own) * edge, _F(0.7 - 0.55 * clear) * touching)
+    )
     shape = canvas.coverage(top) * grain
     reach = min(round(float(np.median(lobes[:, 4])) * _AXIAL / _BIN_UM), 2)
     for near in range(max(depth - reach, 0), min(depth + reach, _HIGHEST) + 1):  # a big cell is thicker than a bin
@@ -156,6 +168,28 @@ def paint_compact(canvas: Canvas, pose: Pose) -> None:
     canvas.line[depth] += _F(0.25 * share * canvas.line_gain) * canvas.bell(inward)
 
 
+def paint_cavity(canvas: Canvas, pose: Pose) -> None:
+    """The fluid of a growing blastocoel: pale, calm, its border crisp; what lies above and below shines through."""
+    if not len(pose.cavity):
+        return
+    clear, depth = float(pose.cavity[0, 4]), canvas.bin_of(float(pose.cavity[0, 2]))
+    at = canvas.box(0.0, 0.0, pose.radius_um)
+    inward = cavity_inward_um(canvas, at, pose)
+    cover = soft_step(inward * _F(1.2))
+    for b in (b for b in range(len(BINS_UM)) if canvas.used[b]):
+        canvas.path[b][at] *= 1 - _F(0.4 * clear) * cover
+        canvas.line[b][at] *= 1 - _F(0.2 * clear) * cover
+        canvas.grain[b][at] *= 1 - _F(0.8 * clear) * cover
+    canvas.used[depth] = True
+    canvas.line[depth][at] += _F(0.7 * clear * canvas.line_gain) * canvas.bell(inward)
+
+
+def cavity_inward_um(canvas: Canvas, at: tuple[slice, slice], pose: Pose) -> Image:
+    """How deep each pixel of a box lies inside of the growing cavity; negative outside."""
+    balls = [canvas.inward_um(at, float(x), float(y), float(r)) for x, y, _, r, _ in pose.cavity]
+    return np.asarray(np.maximum.reduce(balls), dtype=np.float32)
+
+
 def paint_shell(canvas: Canvas, pose: Pose) -> None:
     """The membrane around a blastocyst: one dark line at its widest, inside and outside of the zona."""
     if pose.sheet <= 0:
@@ -173,8 +207,8 @@ def paint_shell(canvas: Canvas, pose: Pose) -> None:
 
 def zona_mask(canvas: Canvas, pose: Pose) -> Image:
     """(h, w) 0 to 1: the zona's ring, soft outside, with the gap through which the embryo leaves."""
-    away = cv2.magnitude(canvas.x, canvas.y)
-    ring = soft_step((_F(pose.zona_outer_um) - away) * _F(0.55))
+    away = canvas.away_um
+    ring = soft_step((_F(pose.zona_outer_um) - away) * _F(0.8))
     ring *= soft_step((away - _F(pose.zona_inner_um)) * _F(1.2))
     angle, half = pose.zona_gap
     if half > 0:

@@ -16,15 +16,17 @@ _NUCLEI = 12
 class Specks:
     """What is small, at any hour, for one embryo inside of a zona of `zona_inner_um` and thickness `zona_um`."""
 
-    def __init__(self, rng: np.random.Generator, life: Life, zona_inner_um: float, zona_um: float) -> None:
+    def __init__(
+        self, rng: np.random.Generator, life: Life, zona_inner_um: float, zona_um: float, zygote_radius_um: float
+    ) -> None:
         self.life = life
         self._zona_inner_um, self._zona_um = zona_inner_um, zona_um
-        self._fragments = Fragments(rng, life)
+        self._fragments = Fragments(rng, life, zygote_radius_um)
         self._pn = np.concatenate([rng.normal(0, 9.0, 3), rng.normal(size=3), rng.uniform(8.5, 12.5, 2)])
         self._pn_clear = float(rng.uniform(0.5, 1.4))
         polar = rng.normal(size=(2, 3)) * (1.0, 1.0, 0.35)
         self._polar = polar / np.linalg.norm(polar, axis=1, keepdims=True)
-        self._polar_um = rng.uniform(4.0, 8.5, 2)
+        self._polar_um = rng.uniform(5.0, 9.5, 2)
         self._nuclei = rng.normal(0.0, 0.22, (_NUCLEI, 3)), rng.random(_NUCLEI)
         self._vacuole = rng.normal(0.0, 0.3, (16, 3)), rng.integers(0, CELLS_AT_MOST, 16)
         self._ghosts = self._sample_ghosts(rng)
@@ -101,34 +103,37 @@ class Specks:
 
     def _sample_ghosts(self, rng: np.random.Generator) -> FloatArray:
         """(G, 10): folds, vacuoles and unfocused membranes, a lobe each and its birth as hpi."""
-        count = int(rng.integers(6, 20))
+        count, large = int(rng.integers(4, 14)), int(rng.integers(0, 3))
         columns = np.zeros((count, 10))
         columns[:, :3] = rng.normal(0.0, 0.36, (count, 3))
         size = np.clip(np.exp(rng.normal(np.log(7.5), 0.5, count)), 2.5, 19.0)
         columns[:, 3], columns[:, 4] = size, size * rng.uniform(0.3, 1.0, count)
         columns[:, 5], columns[:, 6] = rng.uniform(0, np.pi, count), rng.normal(0.0, 1.8, count)
         columns[:, 7], columns[:, 8] = rng.uniform(0.08, 0.42, count), 0.4
+        columns[:large, 3] = rng.uniform(13.0, 30.0, large)  # arcs as long as a cell's own
+        columns[:large, 4] = columns[:large, 3] * rng.uniform(0.6, 1.0, large)
+        columns[:large, 7] += 0.2
         columns[:, 9] = self.life.onsets_h.get("t2", 26.0) + rng.exponential(10.0, count)
         return columns
 
     def _sample_granules(self, rng: np.random.Generator) -> FloatArray:
         """(G, 9): fine debris in the perivitelline space, in one stretch of it."""
-        count = int(rng.integers(10, 75)) if rng.random() < 0.75 else int(rng.integers(0, 8))
+        count = int(rng.integers(15, 110)) if rng.random() < 0.75 else int(rng.integers(0, 8))
         angle = rng.uniform(0, 2 * np.pi) + rng.normal(0.0, float(rng.uniform(0.3, 2.0)), count)
         away_um = self._zona_inner_um - rng.uniform(0.5, 7.5, count)
         place = np.column_stack([np.cos(angle) * away_um, np.sin(angle) * away_um, rng.normal(0, 9.0, count)])
         size_um = rng.uniform(0.7, 2.4, count)
-        return balls(place, size_um, rng.uniform(0.8, 2.0, count), rng.uniform(0.2, 0.8, count), 1.0)
+        return balls(place, size_um, rng.uniform(0.9, 2.8, count), rng.uniform(0.2, 0.8, count), 1.0)
 
     def _sample_clumps(self, rng: np.random.Generator) -> FloatArray:
         """(C, 9): what sticks to the zona from outside: single balls, and clumps of granulosa cells."""
         parts = []
-        for count, wide_um in [(1, 2.0)] * int(rng.poisson(1.5)) + [(int(rng.integers(5, 26)), 9.0)] * int(
-            rng.poisson(0.45)
+        for count, wide_um in [(1, 2.0)] * int(rng.poisson(3.0)) + [(int(rng.integers(5, 26)), 9.0)] * int(
+            rng.poisson(0.9)
         ):
             angle, away_um = (
                 float(rng.uniform(0, 2 * np.pi)),
-                self._zona_inner_um + self._zona_um + rng.uniform(-2.0, 16.0),
+                self._zona_inner_um + self._zona_um + rng.uniform(-2.0, 20.0),
             )
             place = rng.normal(0.0, wide_um, (count, 3))
             place[:, :2] += away_um * np.cos(angle), away_um * np.sin(angle)

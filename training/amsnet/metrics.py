@@ -171,4 +171,4 @@ def share(part: int, whole: int) -> Estimate:
     p, z2 = part / whole, _Z95**2
     middle = (p + z2 / (2 * whole)) / (1 + z2 / whole)
     half = _Z95 * float(np.sqrt(p * (1 - p) / whole + z2 / (4 * whole**2))) / (1 + z2 / whole)
-    return Estimate(p, min(middle - half, p), max(middle + half, p))
+    return Estimate(p, max(min(middle - half, p), 0.0), min(max(middle + half, p), 1.0))

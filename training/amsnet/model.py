@@ -117,7 +117,7 @@ class MultiFocusFusion(nn.Module):
             kernel = kernel * weight.reshape(rows, 1, self.planes, channels)
         kernel = torch.einsum("ropc,pu->urco", kernel.expand(rows, -1, -1, -1), picked)  # (U, rows, C in, C out)
         flat = maps.reshape(rows, count, height * width, channels)
-        reduced = sum(flat[:, u] @ kernel[u] for u in range(count))  # (rows, H*W, C)
+        reduced = sum(one @ own for one, own in zip(flat.unbind(1), kernel, strict=True))  # (rows, H*W, C)
         seen = reduced.reshape(rows, height, width, channels).permute(0, 3, 1, 2)  # (rows, C, H, W), channels last
         return self.spatial(self.reduce[1](self.reduce[0].norm(seen)))
 

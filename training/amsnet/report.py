@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +73,26 @@ def _accuracy(scores: Floats, truth: Bools) -> Estimate:
     return metrics.share(int(((scores > 0.5) == truth).sum()), len(truth))
 
 
-def areas_of(days: Sequence[Day]) -> dict[str, float]:
+def areas_of(answers: Answers, days: Sequence[float] = DAYS, rounds: int = 1000) -> dict[str, Estimate]:
     """Area under the accuracy-time curve by predictor; NaN where a day has no embryo left."""
-    accuracies = {name: [day.accuracy[name].value for day in days] for name in days[0].accuracy}
-    return {name: metrics.area_over_days(values, [day.day for day in days]) for name, values in accuracies.items()}
+    found = {}
+    for name, judged in answers.items():
+        right = np.full((len(judged), len(days)), np.nan)  # 1 called right, 0 wrong, NaN no longer imaged
+        for column, day in enumerate(days):
+            scores, truth, rows = answers_at(judged, 24 * day)
+            right[rows, column] = (scores > 0.5) == truth
+        found[name] = metrics.bootstrap(partial(_area, right, days), len(judged), rounds)
+    return found
 
 
-def text_of(days: Sequence[Day], areas: Mapping[str, float], stream: Cadences | None) -> str:
+def _area(right: Floats, days: Sequence[float], rows: metrics.Rows) -> float:
+    imaged = np.isfinite(right[rows]).sum(axis=0)
+    if not imaged.all():
+        return float("nan")
+    return metrics.area_over_days((np.nansum(right[rows], axis=0) / imaged).tolist(), days)
+
+
+def text_of(days: Sequence[Day], areas: Mapping[str, Estimate], stream: Cadences | None) -> str:
     """The report as lines for a terminal."""
     lines = [NOT_PATIENTS, "", "day  imaged  accuracy              ROC AUC               its ceiling  hour + count"]
     for day in days:
@@ -86,8 +100,8 @@ def text_of(days: Sequence[Day], areas: Mapping[str, float], stream: Cadences | 
         lines.append(
             f"{day.day:<4g} {day.embryos:>6}  {day.accuracy[OURS]}  {day.auc[OURS]}  {ceiling:>11}  {counter:>12}"
         )
-    told = ", ".join(f"{name} {area:.4f}" for name, area in areas.items())
-    lines += ["", f"area under the accuracy-time curve / 7: {told} (the paper, on its own videos: {PAPER_AREA})", ""]
+    lines += ["", f"area under the accuracy-time curve / 7 (the paper, on its own videos: {PAPER_AREA})"]
+    lines += [f"  {name}: {area}" for name, area in areas.items()] + [""]
     for day in (one for one in days if one.day in PAPER_AUC):
         rates = day.rates
         lines += [
@@ -102,13 +116,14 @@ def text_of(days: Sequence[Day], areas: Mapping[str, float], stream: Cadences | 
 def _stream_lines(one: Cadences) -> list[str]:
     return [
         "",
-        f"{one.embryos} embryos as a stream, {one.frames} frames: representatives differ from the clip by at most "
-        f"{one.worst_on_representatives:.1e}",
-        f"  at {one.window_h[1]:g} h, AUC: clip {one.clip}  stream {one.stream}  shifted at every frame {one.wrong}",
+        f"{one.embryos} embryos as a stream, {one.frames} frames; largest difference from the clip that sees the same",
+        f"  on representatives {one.worst_on_representatives:.1e}, at the window's last frame {one.worst_at_end:.1e}",
+        f"  ROC AUC: clip by its last representative before {one.window_h[1]:g} h {one.clip}",
+        f"  stream by its last frame {one.stream}  shifted at every frame {one.wrong}",
         f"  less the clip's: stream {one.stream_less_clip}  shifted at every frame {one.wrong_less_clip}",
-        f"  accuracy: clip {one.accuracy_clip:.3f}  stream {one.accuracy_stream:.3f}  shifted {one.accuracy_wrong:.3f}",
+        f"  accuracy: clip {one.accuracy_clip}  stream {one.accuracy_stream:.3f}  shifted {one.accuracy_wrong:.3f}",
         f"  mean distance from the clip's answer: stream {one.stream_moved:.3f}, shifted {one.wrong_moved:.3f}",
-        f"  {'agree' if one.agrees else 'DO NOT AGREE'}: equal on representatives to 1e-5, elsewhere in the interval",
+        f"  {'agree' if one.agrees else 'DO NOT AGREE'}: to 1e-5 on the same frames, accuracy in the clip's interval",
     ]
 
 
@@ -159,13 +174,13 @@ def write_reliability(path: Path, answers: Answers) -> None:
 
 
 def write_json(
-    path: Path, about: Mapping[str, Any], days: Sequence[Day], areas: Mapping[str, float], stream: Cadences | None
+    path: Path, about: Mapping[str, Any], days: Sequence[Day], areas: Mapping[str, Estimate], stream: Cadences | None
 ) -> None:
     """Everything but the single answers. An estimate is {value, low, high}; what does not exist is null."""
     told = {
         "note": NOT_PATIENTS,
         **about,
-        "area_under_accuracy_over_7": dict(areas),
+        "area_under_accuracy_over_7": {name: asdict(area) for name, area in areas.items()},
         "days": [{**asdict(day), "rates": _rates(day.rates)} for day in days],
         "stream": {**asdict(stream), "agrees": stream.agrees} if stream else None,
     }

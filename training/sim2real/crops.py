@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -23,6 +23,7 @@ import engines.locate
 import monitor.simulator
 from engines.locate import crop_embryo, locate
 from monitor.simulator import VirtualEmbryo
+from monitor.simulator.life import Life
 from monitor.vocabulary import PHASES
 from training.sim2real.labels import STAGE_OF, STAGES, phases_to_spans
 
@@ -46,6 +47,7 @@ class Settings:
     last_hpi_h: float = 135.0
     arrested_h: float = 30.0  # how long an arrested embryo is still shown
     moments_per_stage: int = 1
+    heavy_share: float = 0.4  # of the embryos get more fragments and less even cells than life gives them
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,18 @@ def moments(seed: int, embryo: VirtualEmbryo, settings: Settings) -> list[tuple[
     return chosen
 
 
+def lived(seed: int, settings: Settings) -> Life:
+    """The seed's life; in some, more fragments and less even cells: rare in life, common among what is called wrong."""
+    rng, life = np.random.default_rng((seed, 0x4EA)), Life.sample(seed)
+    if rng.random() >= settings.heavy_share:
+        return life
+    ratio = max(life.fragmentation_ratio, float(rng.uniform(0.08, 0.4)))
+    return replace(life, fragmentation_ratio=ratio, unevenness=max(life.unevenness, float(rng.uniform(0.1, 0.45))))
+
+
 def draw_embryo(seed: int, settings: Settings) -> list[tuple[npt.NDArray[np.uint8], str, float]]:
     """(crops (3, 128, 128), phase, hpi) of each moment of one embryo."""
-    embryo = VirtualEmbryo(seed)
+    embryo = VirtualEmbryo(seed, life=lived(seed, settings))
     drawn = []
     for phase, hpi_h in moments(seed, embryo, settings):
         stack = embryo.stack(hpi_h, settings.frame_px, planes_um=CROP_PLANES_UM)
