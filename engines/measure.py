@@ -36,7 +36,8 @@ class Measurements:
 
     `body` is cells and cavity together, without the zona. `blastocoel_fraction`: the cavity's share of the body's area.
     `icm_roundness`: 4 pi area / perimeter^2 of its largest piece, 1 for a disc. `zona_gap`: share of the directions
-    from the zona's middle in which there is none.
+    from the zona's middle in which there is none. Of a zona that the picture's edge cuts (an embryo that has left it)
+    the thickness is told, its gap and the outer diameter are not.
     """
 
     unit: str
@@ -72,6 +73,7 @@ def measure(labels: Labels, um_per_px: float | None = None) -> Measurements:
     body = icm | te | cavity
     area = {name: float(mask.sum()) * k * k for name, mask in zip("itzcb", (icm, te, zona, cavity, body), strict=True)}
     thickness, gap = _zona_along_rays(zona)
+    whole = not _at_edge(zona)
     return Measurements(
         unit="px" if um_per_px is None else "um",
         body_area=area["b"] or None,
@@ -81,14 +83,18 @@ def measure(labels: Labels, um_per_px: float | None = None) -> Measurements:
         blastocoel_area=area["c"] or None,
         body_diameter=_diameter(area["b"]),
         icm_diameter=_diameter(area["i"]),
-        outer_diameter=_diameter(float(filled(body | zona).sum()) * k * k),
+        outer_diameter=_diameter(float(filled(body | zona).sum()) * k * k) if whole else None,
         zona_thickness_mean=_scaled(band_thickness_px(zona), k),
         zona_thickness_min=_scaled(thickness, k),
         te_thickness_mean=_scaled(band_thickness_px(te), k),
         blastocoel_fraction=area["c"] / area["b"] if area["b"] else None,
         icm_roundness=_roundness(icm),
-        zona_gap=gap,
+        zona_gap=gap if whole else None,
     )
+
+
+def _at_edge(mask: Bits) -> bool:
+    return bool(mask[[0, -1]].any() or mask[:, [0, -1]].any())
 
 
 def perimeter_px(mask: Bits) -> float:

@@ -33,7 +33,7 @@ class Progress:
     """What is known of one embryo.
 
     `newest_order`: of its newest frame that was judged fit (`Moment.order`), None where there is none; `newest_h`: that
-    frame's hours on any fixed zero; `hpi`: its hours post insemination, None where time zero is unknown. `furthest`: the
+    frame's hours on any fixed zero; `hpi`: hours post insemination, None where time zero is unknown. `furthest`: the
     latest phase it has reached, so that a collapse that looks like a morula takes nothing back; None without a history.
     `done_order`, `done_h`: of the frame last worked on, None before the first.
     """

@@ -114,6 +114,13 @@ def test_an_open_zona_is_as_thick_as_it_was_and_says_how_open_it_is(gap_rad: flo
     assert told.zona_gap == pytest.approx(gap_rad / np.pi, abs=0.03)
 
 
+def test_a_zona_cut_by_the_edge_of_the_picture_keeps_its_thickness_and_loses_gap_and_outer_diameter() -> None:
+    whole, cut = measure(blastocyst()), measure(np.ascontiguousarray(blastocyst()[:, :200]))
+    assert cut.zona_thickness_mean == pytest.approx(whole.zona_thickness_mean, rel=WITHIN)
+    assert (cut.zona_gap, cut.outer_diameter) == (None, None)
+    assert whole.zona_gap == 0
+
+
 @given(st.floats(0.1, 3.0))
 @settings(max_examples=10, deadline=None)
 def test_with_a_pixel_size_lengths_scale_with_it_and_areas_with_its_square(um_per_px: float) -> None:
