@@ -54,13 +54,13 @@ def bench_day5(
     missed: list[NotRun] = []
     for bundled, title in ((True, "day 5, bundled"), (False, "day 5, full size")):
         own = [loaded for loaded in models if _is_bundled(loaded) == bundled]
+        if not own:
+            continue  # the bench says once where models of full size come from
         if {loaded.manifest.task for loaded in own} != set(DAY5_TASKS):
-            missed.append(
-                NotRun(title, "a segmenter and a grader are needed" + ("" if bundled else ": make full-size"))
-            )
+            missed.append(NotRun(title, f"a segmenter and a grader are needed, here is {own[0].manifest.name} alone"))
             continue
-        if full is None:
-            missed.append(NotRun(f"{title}: steps of AMSNet at full size", "no such AMSNet: make full-size"))
+        if full is None and not bundled:
+            missed.append(NotRun(f"{title}: in steps of AMSNet at full size", "no such AMSNet: make full-size"))
         rows += _rows(title, own, planes, small if bundled else None, full, rounds, clock)
     return rows, missed
 

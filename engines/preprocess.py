@@ -57,7 +57,8 @@ def fit_stack(images: Mapping[int, Gray], how: Preprocess, found: Located | Squa
     """Plane images by um, each (H, W) uint8 -> (P, height_px, width_px) uint8, missing planes filled.
 
     `found` (see `locate_in`) is where a model that looks at the embryo's surroundings only is cut from; for a model of
-    day 5 it is the square that `engines.blastocyst` found; the others do not ask. Raises EngineError when the number of planes is not one the model was trained to judge.
+    day 5 it is the square that `engines.blastocyst` found; the others do not ask. Raises EngineError when the number of
+    planes is not one the model was trained to judge.
     """
     present_um = tuple(sorted(images))
     if len(present_um) not in how.allowed_plane_counts:

@@ -131,6 +131,8 @@ def _bench_day5(day5: list[Loaded], amsnets: list[Loaded]) -> tuple[list[Row], l
     from monitor.bench import FULL_SIZE_PX
     from monitor.simulator import PLANES_UM, VirtualEmbryo
 
+    if not day5:
+        return [], []
     print("day 5: crop, segmentation, both graders ...", file=sys.stderr)
     frame = VirtualEmbryo(3, arrest_share=0.0).stack(116.0)
     planes = dict(zip(PLANES_UM, frame, strict=True))
