@@ -209,6 +209,11 @@ def told(chosen: Sequence[Moment]) -> dict[str, dict[str, int]]:
     return {name: dict(sorted(counter.items())) for name, counter in counts.items()}
 
 
+def named(settings: Settings) -> str:
+    """The set for a manifest: which drawing, and which squares of it."""
+    return f"virtual incubator, drawing {drawing_digest()}, squares {settings.folder(Path()).name}"
+
+
 def _path(folder: Path, moment: Moment, what: str) -> Path:
     return folder / f"{moment.seed}-{round(moment.hpi_h * 3600)}.{what}.npy"
 

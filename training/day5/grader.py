@@ -96,7 +96,7 @@ def chosen_pictures(chosen: argparse.Namespace) -> tuple[list[Graded], str]:
         return list(grading.kromp_pictures(*chosen.kromp)), f"Kromp 2023 ({chosen.kromp[1].name})"
     moments = blastocysts.training_moments(chosen.count)
     drawn = blastocysts.drawn(chosen.cache, moments, chosen.workers)
-    return [DrawnGraded(one) for one in drawn], f"virtual incubator, drawing {blastocysts.drawing_digest()}"
+    return [DrawnGraded(one) for one in drawn], blastocysts.named(blastocysts.Settings())
 
 
 def virtual(moments: Sequence[blastocysts.Moment], chosen: argparse.Namespace) -> list[Graded]:

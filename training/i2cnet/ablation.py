@@ -119,7 +119,7 @@ def _trained_rows(chosen: argparse.Namespace) -> dict[str, dict[str, float]]:
     found = {}
     for number, (name, row) in enumerate(ROWS.items()):
         config = replace(row, input_px=chosen.side_px)
-        about = f"ablation: {len(pictures)} of drawing {blastocysts.drawing_digest()}, {chosen.side_px} px"
+        about = f"{blastocysts.named(blastocysts.Settings())}: {len(pictures)} blastocysts at {chosen.side_px} px"
         run = new_run(chosen.out / f"i2cnet-ablation-{number}.pt", config, recipe, about, chosen.resume)
         run.go(batch_loss(pictures, recipe.batch, SMALL_VARIED, config))
         network = run.average.network

@@ -114,7 +114,7 @@ def _trained(chosen: argparse.Namespace) -> int:
     else:
         moments = blastocysts.training_moments(chosen.count)
         pictures = drawn_for_training(blastocysts.drawn(chosen.cache, moments, chosen.workers))
-        about = f"virtual incubator, drawing {blastocysts.drawing_digest()}: {len(pictures)} blastocysts"
+        about = f"{blastocysts.named(blastocysts.Settings())}: {len(pictures)} blastocysts"
     recipe = Recipe(
         lr=chosen.lr or (1e-4 if chosen.paper else SMALL_LR),
         batch=chosen.batch,
