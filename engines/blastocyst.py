@@ -29,8 +29,9 @@ _Image = npt.NDArray[np.float32]
 LEAST_CONFIDENCE = 0.4  # below: no embryo found
 ROOM = 1.4  # half of the square's width in half long axes: the zona of a small blastocyst lies 1.3 of them out
 _WORK_PX = 500  # the shorter side while edges are measured
+_SHAPE_PX = 250  # and while shapes are made of them: a quarter of the work
 _SOFT_PX, _SLOW_PX = 1.2, 4.0  # edges lie between these two blurs
-_GAP_PX, _THIN_PX = 9, 16  # gaps up to twice this are closed, what is thinner than twice this is cut off
+_GAP_PX, _THIN_PX = 5, 8  # of a shape: gaps up to twice this are closed, what is thinner than twice this is cut off
 _FLOOR_SHARE = 0.95  # of the well's radius
 _WELL_SEEN = 0.35  # confidence of the well below which `locate` guessed it
 _NEAR = 1.1  # pieces belong to the embryo by their share within so many radii of the body that `locate` sees
@@ -76,27 +77,30 @@ class NotFound:
 
 @dataclass(frozen=True)
 class _Field:
-    """What is searched: `where` (H, W) bool, edges (H, W) 0 or 1 in it, and the radii in px that an embryo may have."""
+    """What is searched, all of it (H, W) with `_SHAPE_PX` on the shorter side: `where` bool; `edges` the share of edge
+    in each pixel; `lines` 0 or 1, edges dilated along rows and columns; the radii in px that an embryo may have."""
 
     where: npt.NDArray[np.bool_]
-    edges: Bits
+    edges: _Image
+    lines: Bits
     radii_px: tuple[float, float]
     well: bool
 
 
 def find_in_well(frame: Gray, side_px: int = SIDE_PX) -> Found | NotFound:
     """The embryo of an incubator's frame (H, W) uint8. Raises EngineError where that is no gray frame."""
-    scale = _WORK_PX / min(_checked(frame).shape)
-    work = _resized(frame, scale)
-    place = locate(work)
+    work = _resized(_checked(frame), _WORK_PX)
+    place = locate(_resized(work, _SHAPE_PX))
     if place.well_confidence < _WELL_SEEN:
         return NotFound("no embryo found: no well is seen in the frame")
-    away = distance_from(work.shape, place.well.x_px, place.well.y_px)
-    radius_px = place.well.radius_px
-    field = _field(work, away < _FLOOR_SHARE * radius_px, tuple(share * radius_px for share in _RADII_OF_WELL), True)
+    shape = _resized(work, _SHAPE_PX).shape
+    floor = distance_from(shape, place.well.x_px, place.well.y_px) < _FLOOR_SHARE * place.well.radius_px
+    field = _field(
+        work, floor, (_RADII_OF_WELL[0] * place.well.radius_px, _RADII_OF_WELL[1] * place.well.radius_px), True
+    )
     body = hull_of(_of_body(_solid(field), place))
     sure = min(place.embryo_confidence, _confidence(field, body))
-    return _finding(body, sure, scale, side_px, place.well)
+    return _finding(body, sure, min(frame.shape) / _SHAPE_PX, side_px, place.well)
 
 
 def find_in_still(picture: Gray, side_px: int = SIDE_PX) -> Found | NotFound:
@@ -105,13 +109,13 @@ def find_in_still(picture: Gray, side_px: int = SIDE_PX) -> Found | NotFound:
     Raises EngineError where it is no such picture.
     """
     gray, inside = without_marks(_checked(picture, colours=True))
-    scale = _WORK_PX / min(gray.shape)
-    work, kept = _resized(gray, scale), _resized(inside.astype(np.uint8) * np.uint8(255), scale)
-    where = cv2.erode((kept == 255).astype(np.uint8), np.ones((9, 9), np.uint8), borderValue=0) > 0
-    field = _field(work, where, tuple(share * _WORK_PX for share in _RADII_OF_FRAME), False)
-    body = _best_piece(split_neighbours(_solid(field)), field)
+    kept = _resized(inside.astype(np.uint8) * np.uint8(255), _SHAPE_PX) == 255
+    where = cv2.erode(kept.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=0) > 0
+    radii_px = (_RADII_OF_FRAME[0] * _SHAPE_PX, _RADII_OF_FRAME[1] * _SHAPE_PX)
+    field = _field(_resized(gray, _WORK_PX), where, radii_px, False)
+    body = _best_piece(split_neighbours(_solid(field), where.astype(np.uint8)), field)
     sure = _confidence(field, body) * _ramp(-_cut(body, field), -_CUT[1], -_CUT[0])
-    return _finding(body, sure, scale, side_px, None)
+    return _finding(body, sure, min(gray.shape) / _SHAPE_PX, side_px, None)
 
 
 def sharpest_plane(stack: npt.NDArray[np.uint8], found: Found) -> int:
@@ -135,10 +139,14 @@ def _checked(frame: Gray, colours: bool = False) -> Gray:
     return frame
 
 
-def _resized(frame: Gray, scale: float) -> Gray:
-    size = (round(frame.shape[1] * scale), round(frame.shape[0] * scale))
+def _resized(gray: Gray, shorter_px: int) -> Gray:
+    """(H, W) with `shorter_px` on the shorter side."""
+    scale = shorter_px / min(gray.shape)
+    if scale == 1:
+        return gray
+    size = (round(gray.shape[1] * scale), round(gray.shape[0] * scale))
     way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(frame, size, interpolation=way), dtype=np.uint8)
+    return np.asarray(cv2.resize(gray, size, interpolation=way), dtype=np.uint8)
 
 
 def _edge_strength(gray: Gray, step_px: float = 1.0) -> _Image:
@@ -148,17 +156,21 @@ def _edge_strength(gray: Gray, step_px: float = 1.0) -> _Image:
     return np.asarray(cv2.Sobel(light, cv2.CV_32F, 1, 0) ** 2 + cv2.Sobel(light, cv2.CV_32F, 0, 1) ** 2)
 
 
-def _field(work: Gray, where: npt.NDArray[np.bool_], radii_px: tuple[float, ...], well: bool) -> _Field:
-    """Edges at half of the automatic threshold: the usual one is twice the root of the mean squared slope."""
+def _field(work: Gray, where: npt.NDArray[np.bool_], radii_px: tuple[float, float], well: bool) -> _Field:
+    """Edges of `work` at half of the automatic threshold: the usual one is twice the root of the mean squared slope."""
     strength = _edge_strength(work)
-    edges = where & (strength > max(float(strength[where].mean()), 1e-6) if where.any() else False)
-    return _Field(where, edges.astype(np.uint8), (radii_px[0], radii_px[1]), well)
+    fine = cv2.resize(where.astype(np.uint8), work.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    limit = max(float(strength[fine].mean()), 1e-6) if fine.any() else np.inf
+    edges = np.where(fine & (strength > limit), np.uint8(255), np.uint8(0))
+    thick = np.maximum(*(cv2.dilate(edges, np.ones(line, np.uint8)) for line in ((3, 1), (1, 3))))
+    size = where.shape[::-1]
+    share, lines = (cv2.resize(one, size, interpolation=cv2.INTER_AREA) for one in (edges, thick))
+    return _Field(where, np.asarray(share, np.float32) / np.float32(255), (lines > 0).astype(np.uint8), radii_px, well)
 
 
 def _solid(field: _Field) -> Bits:
-    """(H, W): edges dilated along rows and columns, closed, filled, without what is thin."""
-    thick = np.maximum(*(cv2.dilate(field.edges, np.ones(line, np.uint8)) for line in ((3, 1), (1, 3))))
-    return opened(filled(closed(np.asarray(thick, np.uint8), _GAP_PX)), _THIN_PX) & field.where.astype(np.uint8)
+    """(H, W): lines closed, filled, without what is thin."""
+    return opened(filled(closed(field.lines, _GAP_PX)), _THIN_PX) & field.where.astype(np.uint8)
 
 
 def _of_body(solid: Bits, place: Located) -> Bits:
@@ -191,7 +203,7 @@ def _best_piece(pieces: list[Bits], field: _Field) -> Bits:
 def _cut(hull: Bits, field: _Field) -> float:
     """How much of the hull's outline lies on the picture's edge, 0 to 1."""
     outline = hull - cv2.erode(hull, np.ones((3, 3), np.uint8))
-    inner = cv2.erode(field.where.astype(np.uint8), np.ones((9, 9), np.uint8), borderValue=0)
+    inner = cv2.erode(field.where.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=0)
     return float((outline[inner == 0] > 0).sum()) / max(float((outline > 0).sum()), 1.0)
 
 
@@ -245,14 +257,18 @@ def _moments(mask: Bits) -> tuple[float, float, float, float, float]:
     return m["m10"] / area_px, m["m01"] / area_px, float(long_px), float(short_px), angle_rad
 
 
-def _finding(hull: Bits, confidence: float, scale: float, side_px: int, well: Circle | None) -> Found | NotFound:
+def _finding(hull: Bits, confidence: float, step_px: float, side_px: int, well: Circle | None) -> Found | NotFound:
     """In the frame's own pixels; half a pixel because resizing maps pixel areas, not centres."""
     if not hull.any():
         return NotFound("no embryo found: nothing in the frame has the edges of one")
     if confidence < LEAST_CONFIDENCE:
         return NotFound("no embryo found: what stands out is not round, of an embryo's size and textured", confidence)
     x, y, long_px, short_px, angle_rad = _moments(hull)
-    x_px, y_px = (x + 0.5) / scale - 0.5, (y + 0.5) / scale - 0.5
-    outline = Ellipse(x_px, y_px, long_px / scale, short_px / scale, angle_rad)
-    seen = well and Circle((well.x_px + 0.5) / scale - 0.5, (well.y_px + 0.5) / scale - 0.5, well.radius_px / scale)
-    return Found(Square(x_px, y_px, 2 * ROOM * outline.half_long_px, side_px), outline, confidence, seen)
+    outline = Ellipse(
+        (x + 0.5) * step_px - 0.5, (y + 0.5) * step_px - 0.5, long_px * step_px, short_px * step_px, angle_rad
+    )
+    seen = well and Circle(
+        (well.x_px + 0.5) * step_px - 0.5, (well.y_px + 0.5) * step_px - 0.5, well.radius_px * step_px
+    )
+    square = Square(outline.x_px, outline.y_px, 2 * ROOM * outline.half_long_px, side_px)
+    return Found(square, outline, confidence, seen)

@@ -10,10 +10,12 @@ import numpy.typing as npt
 
 Bits = npt.NDArray[np.uint8]
 
-LEAST_AREA_PX = 400  # smaller pieces are dirt
+LEAST_AREA_PX = 100  # smaller pieces are dirt
 _NECKS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.88)  # levels, in the depth of the thickest body, at which a neck is looked for
 _NARROWER = 0.9  # a neck is narrower than this share of the thinner body it joins
 _LIKE = 0.55  # a body of like size is at least that thick
+_THIN = 0.5  # of the deepest point's distance to the edge
+_EDGE_PX = 3  # this near to the edge of the picture a part is cut by it
 
 
 def filled(mask: Bits) -> Bits:
@@ -40,18 +42,36 @@ def pieces_of(mask: Bits, least_px: int = LEAST_AREA_PX) -> list[Bits]:
     return [(labels == i).astype(np.uint8) for i in chosen]
 
 
-def split_neighbours(mask: Bits) -> list[Bits]:
-    """The pieces, and those that are bodies of like size grown together parted where they touch."""
+def split_neighbours(mask: Bits, where: Bits) -> list[Bits]:
+    """The pieces; bodies of like size grown together parted where they touch, and without what hangs on to a body and
+    is cut by the edge of the picture (`where` it is 1): that is a neighbour of which too little is seen."""
+    inner = cv2.erode(where, np.ones((2 * _EDGE_PX + 1,) * 2, np.uint8), borderValue=0)
+    rim = np.asarray(inner == 0, dtype=np.bool_)
     parted = []
     for piece in pieces_of(mask):
-        cores = _cores(np.asarray(cv2.distanceTransform(piece, cv2.DIST_L2, 5), dtype=np.float32))
+        depth = np.asarray(cv2.distanceTransform(piece, cv2.DIST_L2, 5), dtype=np.float32)
+        cores = _cores(depth)
         if len(cores) < 2:
-            parted.append(piece)
+            parted.append(_without_cut_off(piece, depth, rim))
             continue
-        away = np.stack([cv2.distanceTransform((1 - core).astype(np.uint8), cv2.DIST_L2, 5) for core in cores])
-        nearest = away.argmin(0)
+        nearest = np.stack([_distance_to(core) for core in cores]).argmin(0)
         parted += [(piece & (nearest == i)).astype(np.uint8) for i in range(len(cores))]
     return parted
+
+
+def _without_cut_off(piece: Bits, depth: npt.NDArray[np.float32], rim: npt.NDArray[np.bool_]) -> Bits:
+    """The piece without those parts thinner than half of it that reach the rim."""
+    radius_px = _THIN * float(depth.max())
+    body = piece & (_distance_to((depth > radius_px).astype(np.uint8)) <= radius_px)
+    kept: Bits = piece.copy()
+    for part in pieces_of(np.asarray(piece & (1 - body), dtype=np.uint8)):
+        if part[rim].any():
+            kept = np.asarray(kept & (1 - part), dtype=np.uint8)
+    return kept
+
+
+def _distance_to(mask: Bits) -> npt.NDArray[np.float32]:
+    return np.asarray(cv2.distanceTransform((1 - mask).astype(np.uint8), cv2.DIST_L2, 5), dtype=np.float32)
 
 
 def _cores(depth: npt.NDArray[np.float32]) -> list[Bits]:
@@ -68,10 +88,10 @@ def _cores(depth: npt.NDArray[np.float32]) -> list[Bits]:
 
 def hull_of(mask: Bits) -> Bits:
     """The convex hull, filled; empty where the mask is."""
-    points = cv2.findNonZero(mask)
+    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     held = np.zeros_like(mask)
-    if points is not None:
-        cv2.fillConvexPoly(held, cv2.convexHull(points), 1)
+    if outlines:
+        cv2.fillConvexPoly(held, cv2.convexHull(np.concatenate(outlines)), 1)
     return held
 
 
