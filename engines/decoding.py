@@ -61,14 +61,16 @@ class Track:
 
     `last` (4,): the last frame's hour, the live label, the challenger, for how many frames it has led.
     `counted` (3,): the settled cell-count phase, for how many frames a higher one has stood, and the posterior below.
-    `best` (K,), `onsets_h` (K, K): score and onsets of the likeliest path into each phase (NaN: not passed, or begun
-    before the first frame). `alpha` (K,): log weight of all paths into each phase. `reached`, `first`, `second` (K, K):
-    share of these paths that passed a phase after the first frame, and the sums of its onset and of its square.
+    `best` (K,), `began` (K,), `onsets_h` (K, K): score, first phase and onsets of the likeliest path into each phase
+    (NaN: not passed, or begun before the first frame). `alpha` (K,): log weight of all paths into each phase.
+    `reached`, `first`, `second` (K, K): share of these paths that passed a phase after the first frame, and the sums of
+    its onset and of its square.
     """
 
     last: Floats
     counted: Floats
     best: Floats
+    began: Floats
     onsets_h: Floats
     alpha: Floats
     reached: Floats
@@ -82,13 +84,15 @@ class Track:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What is said after a frame: phases by number, hours since the first frame; onsets of the revised path only.
+    """What is said after a frame: phases by number, hours since the first frame.
 
+    Of the revised path: where it stands now, the phase of the first frame (`began`, which has no onset), its onsets.
     `fallen_back`: the raw posterior stands below the cell count that was reached (reverse cleavage, or an error).
     """
 
     live: int
     revised: int
+    began: int
     onsets_h: dict[int, float]
     onsets_sd_h: dict[int, float]
     fallen_back: bool
@@ -109,6 +113,7 @@ class Decoder:
             last=np.array([0.0, NONE, NONE, 0.0]),
             counted=np.array([float(NONE), 0.0, 0.0]),
             best=np.full(size, -np.inf),
+            began=np.arange(size, dtype=np.float64),
             onsets_h=np.full((size, size), np.nan),
             alpha=np.full(size, -np.inf),
             reached=square,
@@ -146,16 +151,18 @@ class Decoder:
         after = Track(last, counted, *likeliest, *weighed)
         return after, self._decoded(after)
 
-    def _likeliest(self, track: Track, evidence: Floats, now_h: float, first_frame: bool) -> tuple[Floats, Floats]:
+    def _likeliest(
+        self, track: Track, evidence: Floats, now_h: float, first_frame: bool
+    ) -> tuple[Floats, Floats, Floats]:
         if first_frame:
-            return evidence, track.onsets_h
+            return evidence, track.began, track.onsets_h
         scores = track.best[:, None] + self._transitions  # from, to
         came_from = scores.argmax(axis=0)
         best = scores.max(axis=0) + evidence
         onsets_h = track.onsets_h[came_from].copy()
         entered = np.flatnonzero(came_from != np.arange(self._size))
         onsets_h[entered, entered] = now_h
-        return best - best.max(), onsets_h
+        return best - best.max(), track.began[came_from], onsets_h
 
     def _weighed(
         self, track: Track, evidence: Floats, now_h: float, elapsed_h: float, first_frame: bool
@@ -214,4 +221,4 @@ class Decoder:
             variance += (mean - onsets_h[int(phase)]) ** 2
             sd_h[int(phase)] = float(math.sqrt(max(variance, 0.0)))
         fallen_back = int(track.counted[2]) >= self._rules.fallen_frames
-        return Decoded(int(track.last[1]), revised, onsets_h, sd_h, fallen_back)
+        return Decoded(int(track.last[1]), revised, int(track.began[revised]), onsets_h, sd_h, fallen_back)

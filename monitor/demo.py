@@ -186,8 +186,8 @@ class _Silent:
 
 def _table(board: Board, settings: Settings) -> Table:
     table = Table(title=f"{len(board.frames)} of {settings.frames} readings received over MQTT", title_justify="left")
-    for name in ("well", "hpi", "P(blastocyst)", "memory h", "planes", "flags", "drawn truth"):
-        left = name in ("flags", "drawn truth", "P(blastocyst)")
+    for name in ("well", "hpi", "P(blastocyst)", "memory h", "stage", "planes", "flags", "drawn truth"):
+        left = name in ("flags", "drawn truth", "P(blastocyst)", "stage")
         table.add_column(name, justify="left" if left else "right", no_wrap=name != "flags")
     for well, reading in sorted(board.latest.items(), key=lambda pair: int(pair[0])):
         blastocyst, frame = reading["blastocyst"], reading["frame"]
@@ -200,11 +200,20 @@ def _table(board: Board, settings: Settings) -> Table:
             "unknown" if hpi is None else f"{hpi:.1f}",
             "not judged" if blastocyst is None else _bar(blastocyst["probability"]),
             "-" if blastocyst is None or blastocyst["state_age_h"] is None else f"{blastocyst['state_age_h']:.1f}",
+            _staged(reading["stage"]),
             str(len(frame["planes"])),
             ", ".join(reading["quality"]["flags"]) or "-",
             f"{phase:<5} {will}",
         )
     return table
+
+
+def _staged(stage: dict[str, Any] | None) -> str:
+    """The live label and its probability; behind it the revised one where that differs."""
+    if stage is None:
+        return "-"
+    revised = "" if stage["revised"] == stage["live"] else f" ({stage['revised']})"
+    return f"{stage['live']} {stage['live_probability']:.2f}{revised}"
 
 
 def _bar(probability: float) -> str:

@@ -54,7 +54,7 @@ def test_the_revised_path_is_the_likeliest_of_all_that_never_step_back(seed: int
     _, said = run(THREE, frames, step_h=1.0)
     _, path = max(all_paths(THREE, frames))
     onsets = {k: float(path.index(k)) for k in set(path) if path.index(k) > 0}
-    assert said[-1].revised == path[-1]
+    assert (said[-1].began, said[-1].revised) == (path[0], path[-1])
     assert said[-1].onsets_h == onsets
 
 

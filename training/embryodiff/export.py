@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from monitor.simulator import PLANES_UM
 from monitor.vocabulary import PHASES
 from training.amsnet.export import OPSET, write_atomically
+from training.datasets.cut import WIDTH_IN_WELL_RADII
 from training.embryodiff import checkpoint as checkpoints
 from training.embryodiff.checkpoint import Checkpoint, rounded
 from training.embryodiff.encoder import TRUNKS, EncoderConfig, FrameEncoder
@@ -39,7 +40,7 @@ from training.embryodiff.model import SMALL, EmbryoDiff, HeadConfig
 SOURCE = "EmbryoDiff: a conditional diffusion framework with multi-focal feature fusion (reimplemented, made causal)"
 INTENDED_USE = "research use, not validated on patients"
 HEAD_INPUTS = ("feature", "hours", "hours_known", "elapsed")
-_LEAST_ROUNDED = 1024  # values: smaller kernels are kept in float32
+_LEAST_ROUNDED = 256  # values: smaller kernels are kept in float32
 
 
 class EncoderGraph(nn.Module):
@@ -197,7 +198,7 @@ def manifest_of(
         "preprocess": preprocess_of(encoder),
         "decoding": decoding,
         "tolerance": {"absolute": tolerance},
-        "provenance": {**defaults, **pair.provenance},
+        "provenance": {**defaults, "trunk": encoder.trunk, **pair.provenance},
         "intended_use": INTENDED_USE,
     }
 
@@ -211,6 +212,8 @@ def preprocess_of(encoder: EncoderConfig) -> dict[str, Any]:
         "mean": 0.0,
         "std": 1.0,
         "allowed_plane_counts": list(range(1, encoder.planes + 1)),
+        "crop": "embryo",
+        "width_in_well_radii": WIDTH_IN_WELL_RADII,
     }
 
 

@@ -4,7 +4,9 @@ Does: runs the trunk once on every plane, keeps it, fuses any choice of planes l
 Refuses to know: the head, losses.
 
 A real video's features are never as clean as a drawn one's: each sequence gets an error of its own that stands for the
-whole sequence, one that drifts, and one of each frame, and often only one plane and no hour.
+whole sequence, one that drifts, and one of each frame, and often only one plane and no hour. And it gets lapses: spans
+in which it looks like another embryo at another age, as fragmented 5-cell embryos look like blastocysts to an encoder
+that has seen drawings only. What cannot be, by what came before and by how long ago, the head is to learn not to say.
 """
 
 from __future__ import annotations
@@ -126,15 +128,22 @@ def whole(encoder: FrameEncoder, video: Video, planes: Sequence[int], hours: boo
 
 @dataclass(frozen=True)
 class Disturbance:
-    """How far a training sequence strays from what was drawn. Shares are of all sequences; sizes are deviations of the
-    frame vectors, drawn anew for each sequence up to the size given."""
+    """How far a training sequence strays from what was drawn.
+
+    Shares of sequences: `one_plane`, `hour_known`, `lapses` (with one to three of them, of `lapse_frames` on average).
+    Deviations of the frame vectors, drawn anew for each sequence up to the size given: `standing`, `drifting`,
+    `each_frame`. `hour_off_h`: standard deviation of the told hour; `tempo`: of the logarithm of the embryo's pace.
+    """
 
     one_plane: float = 0.6
     hour_known: float = 0.5
     standing: float = 0.5
     drifting: float = 0.4
     each_frame: float = 0.5
+    lapses: float = 0.6
+    lapse_frames: float = 24.0
     hour_off_h: float = 1.5
+    tempo: float = 0.06
     intervals_h: tuple[float, float] = (0.15, 1.0)
     gaps: float = 0.01
 
@@ -160,8 +169,11 @@ class SequenceMaker:
         hours_h = self._moments(video, rng)
         phases = video.phases_at(hours_h)
         features = fused(self._encoder, video, self._planes(video, rng))[nearest_alike(video, hours_h, phases)]
+        if rng.random() < how.lapses:
+            features = self._with_lapses(features, hours_h, rng)
         features = features + self._error(len(hours_h), rng) * self._spread
         known = float(rng.random() < how.hour_known and video.hours_known)
+        hours_h = hours_h * float(np.exp(rng.normal(0.0, how.tempo)))
         told_h = hours_h + rng.normal(0.0, how.hour_off_h)
         elapsed_h = np.diff(hours_h, prepend=hours_h[:1])
         count = len(hours_h)
@@ -190,6 +202,19 @@ class SequenceMaker:
         kept = rng.random(len(hours_h)) >= self._how.gaps
         kept[0] = True
         return np.maximum(np.sort(hours_h[kept]), video.first_h)
+
+    def _with_lapses(self, features: Tensor, hours_h: npt.NDArray[np.float64], rng: np.random.Generator) -> Tensor:
+        """Spans blended with another embryo's frames of some other age, which goes on ageing meanwhile."""
+        features = features.clone()
+        for _ in range(int(rng.integers(1, 4))):
+            first = int(rng.integers(len(hours_h)))
+            end = min(first + 1 + int(rng.exponential(self._how.lapse_frames)), len(hours_h))
+            other = self._videos[int(rng.integers(len(self._videos)))]
+            begun_h = float(rng.uniform(other.first_h, float(other.hours_h[-1])))
+            at = np.searchsorted(other.hours_h, begun_h + hours_h[first:end] - hours_h[first])
+            foreign = fused(self._encoder, other, self._planes(other, rng))[np.clip(at, 0, len(other.hours_h) - 1)]
+            features[first:end].lerp_(foreign, float(rng.uniform(0.4, 1.0)))
+        return features
 
     def _planes(self, video: Video, rng: np.random.Generator) -> list[int]:
         if len(video.planes_um) == 1:
