@@ -114,7 +114,7 @@ class Pipeline:
         visits = [fitting.visit for fitting in fittings]
         memories = [self._memory.recall(visit.run.embryo_id) for visit in visits]
         stacks = [fitting.stack(self._preprocess) for fitting in fittings]
-        hpi = [visit.age.hpi for visit in visits]
+        hpi = [visit.age.told for visit in visits]
         with self._time_step():
             after, answers = self._policy.advance(memories, stacks, [visit.elapsed_h for visit in visits], hpi)
         for answer in answers:
