@@ -11,6 +11,7 @@ from datetime import datetime
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from monitor.alert_rules import KINDS
+from monitor.event import Event
 from monitor.outbox import OutboxRow
 from monitor.vocabulary import Outcome, Reading
 
@@ -88,7 +89,10 @@ class Metrics:
             buckets=_LATENCY_BUCKETS_S,
         )
         self.alerts_open = gauge("alerts_open", "Alerts that stand open.", "kind")
-        self.engine_info = Info("engine", "The engines that serve.", ("task",), namespace="pellucid", registry=registry)
+        self.day5 = counter("day5_total", "Frames of day 5 worked on, by what came of it.", "outcome")
+        self.engine_info = Info(
+            "engine", "The engines that serve.", ("task", "model"), namespace="pellucid", registry=registry
+        )
         self.build_info = Info("build", "This software.", namespace="pellucid", registry=registry)
 
     def declare(self, incubators: list[str]) -> None:
@@ -114,6 +118,10 @@ class Metrics:
         captured_at = reading.frame.captured_at or complete_at
         if captured_at is not None and reading.outcome is not Outcome.OUT_OF_ORDER:
             self.last_frame.labels(name).set(captured_at.timestamp())
+
+    def day5_told(self, event: Event) -> None:
+        """A result of day 5 was journalled."""
+        self.day5.labels(event.day5.outcome).inc()
 
     def connected(self, up: bool, session: int) -> None:
         self.mqtt_connected.set(int(up))
