@@ -118,6 +118,7 @@ class Daemon:
         self._storage_text = ""
         if self.node.day5 is not None:
             self.node.day5.wake = self.wake
+            metrics.declare_gradings()
         self._declare(loaded)
 
     def _declare(self, loaded: Loaded) -> None:

@@ -12,6 +12,8 @@ from pydantic import Field
 
 from monitor.body import Body, Time
 
+Day5Outcome = Literal["graded", "no_blastocyst", "not_gradable", "no_embryo"]
+
 
 class Day5Frame(Body):
     """Which frame was worked on: `reading` is the id of its reading at that time."""
@@ -87,7 +89,7 @@ class Day5(Body):
     id: str
     revision: int
     frame: Day5Frame
-    outcome: Literal["graded", "no_blastocyst", "not_gradable", "no_embryo"]
+    outcome: Day5Outcome
     reason: str | None
     stage: str | None
     grade: Day5Grade | None = None

@@ -21,15 +21,14 @@ from engines.day5_models import NO_BLASTOCYST, Day5Models, Said
 from engines.measure import Measurements, measure
 from engines.preprocess import Gray, nearest_plane_um
 from monitor.contradictions import TABLE
-from monitor.day5_body import Day5Criterion, Day5Grade, Day5Measured
+from monitor.day5_body import Day5Criterion, Day5Grade, Day5Measured, Day5Outcome
 from monitor.gardner import Agreement, Criterion, Day5Reading, Opinion, not_gradable, read_gardner
 from monitor.overlay import Picture, Shown, draw_overlay, draw_without
 
 log = logging.getLogger(__name__)
 
 DIGITS = 4
-FAULTS = (EngineError, ValueError, ArithmeticError, cv2.error)  # of one frame: the next may do better
-OutcomeWord = Literal["graded", "no_blastocyst", "not_gradable", "no_embryo"]
+FAULTS = (EngineError, ValueError, ArithmeticError, LookupError, cv2.error)  # of one frame: the next may do better
 _SAYS = {one.word: one.says for one in TABLE}
 
 
@@ -38,7 +37,7 @@ class Judged5:
     """What was made of one frame. `picture` None: no picture was looked at. Areas in the square of `measured.unit`."""
 
     reading: Day5Reading
-    outcome: OutcomeWord
+    outcome: Day5Outcome
     flags: tuple[str, ...] = ()
     picture: Picture | None = None
     crop_confidence: float | None = None
@@ -140,7 +139,7 @@ def opinion_of(said: Said) -> Opinion:
     return Opinion(said.grader, expansion, icm, te, none)
 
 
-def _outcome(reading: Day5Reading) -> OutcomeWord:
+def _outcome(reading: Day5Reading) -> Day5Outcome:
     if reading.gradable:
         return "graded"
     return "no_blastocyst" if (reading.reason or "").startswith("no blastocyst") else "not_gradable"

@@ -247,7 +247,7 @@ def read_again(pictures: Pictures, sources: list[Source]) -> Planes | FrameError
                 opened[source.path] = _open(pictures, pictures.root / source.path)
             pages, digest = opened[source.path]
             if digest != source.sha256:
-                return FrameError("changed", f"{source.path}: it is not the picture that was judged")
+                return FrameError("unreadable", f"{source.path}: it is not the picture that was judged")
             gray = pages[source.page]
             if isinstance(gray, FrameError):
                 return gray

@@ -590,3 +590,56 @@ def test_engines_list_says_that_nothing_is_graded_where_no_model_of_day_5_is(
     (tmp_path / manifest.name).write_bytes(manifest.read_bytes())
     assert main(["engines", "list", "--models", str(tmp_path)]) == 0
     assert "day 5: no model here for grade and segmentation: nothing is graded" in capsys.readouterr().out
+
+
+def test_the_demo_shows_results_of_day_5_beside_the_truth_and_no_column_without_them() -> None:
+    pytest.importorskip("amqtt", reason="the extra `demo` is not installed")
+    from rich.console import Console
+
+    from monitor.demo import Board, Settings, _table
+    from monitor.simulator import VirtualEmbryo
+
+    seed = next(seed for seed in range(50) if VirtualEmbryo(seed).life.reaches_blastocyst)
+    board = Board()
+    embryo, frame = {"well": "1"}, {"hpi": 130.0, "planes": [0]}
+    quality = {"flags": []}
+    reading = {"embryo": embryo, "frame": frame, "blastocyst": None, "stage": None, "quality": quality}
+    board.take("x/reading", {**reading, "occurred_at": "t"})
+
+    def shown() -> str:
+        console = Console(width=160, record=True)
+        console.print(_table(board, Settings(seed=seed)))
+        return console.export_text()
+
+    assert "day 5" not in shown()
+    graded = {"grade": {"expansion": 4, "icm": "A", "te": None}, "flags": ["zona_thick"], "outcome": "graded"}
+    board.take("x/event", {"embryo": embryo, "day5": graded})
+    assert "day 5" in shown() and "4A- (1 flags)" in shown()
+    life = VirtualEmbryo(seed).life
+    assert f"reaches tB, {life.expansion_at(130.0)}{life.icm_grade}{life.te_grade}" in shown()
+    board.take("x/event", {"embryo": embryo, "day5": {**graded, "grade": None, "outcome": "no_blastocyst"}})
+    assert "no blastocyst" in shown()
+
+
+def test_check_names_the_models_of_day_5_or_says_that_nothing_is_graded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import monitor.check
+
+    config = make_config(
+        {
+            "site": {"name": "lab", "node": "box"},
+            "incubator": [{"name": "inc1", "path": tmp_path}],
+            "mqtt": {"host": "127.0.0.1", "port": 1},
+            "storage": {"path": tmp_path},
+        }
+    )
+
+    def lines(loaded: Loaded) -> str:
+        monkeypatch.setattr(monitor.check, "load_models", lambda settings: loaded)
+        return "\n".join(str(finding) for finding in monitor.check.check(config))
+
+    with_models = lines(graded())
+    assert all(f"{name} 0 on scripted" in with_models for name in ("parts", "one", "two"))
+    assert "nothing is graded" not in with_models
+    assert "no model of day 5 is configured" in lines(scripted())
