@@ -42,12 +42,14 @@ class Agreement(str, Enum):
 @dataclass(frozen=True)
 class Opinion:
     """What one grader says: class -> probability; a class it does not know is absent (Lockhart's knows expansion 2 to
-    4). Raises ValueError unless each adds up to 1."""
+    4). `none`: its probability that the picture shows no blastocyst, None where it does not know that class; the others
+    are those of one that is. Raises ValueError unless each adds up to 1."""
 
     grader: str
     expansion: Mapping[int, float]
     icm: Mapping[Grade, float]
     te: Mapping[Grade, float]
+    none: float | None = None
 
     def __post_init__(self) -> None:
         for what, said in (("expansion", self.expansion), ("ICM", self.icm), ("TE", self.te)):
@@ -110,6 +112,10 @@ def read_gardner(opinions: Sequence[Opinion], measured: Measurements | None, sta
         return Day5Reading(Gardner(), f"no blastocyst, not gradable: {early}", measured=measured)
     if not opinions:
         return not_gradable("no grader gave an answer", measured)
+    if _none_is_likely(opinions):
+        if stage is not None:  # the history has one, this picture does not show it
+            return not_gradable("the graders see no blastocyst", measured)
+        return Day5Reading(Gardner(), "no blastocyst, not gradable: the graders see none", measured=measured)
     expansion = _combined({said.grader: said.expansion for said in opinions}, EXPANSIONS)
     if expansion.grade is None:
         return Day5Reading(Gardner(), f"not gradable: expansion: {expansion.reason}", expansion, measured=measured)
@@ -131,6 +137,12 @@ def _no_blastocyst(measured: Measurements | None, stage: str | None) -> str | No
     if measured is not None and (measured.blastocoel_fraction or 0.0) < LEAST_CAVITY:
         return "no cavity is seen"
     return None
+
+
+def _none_is_likely(opinions: Sequence[Opinion]) -> bool:
+    """Whether the graders who know that class find no blastocyst likelier than one, on average."""
+    said = [one.none for one in opinions if one.none is not None]
+    return bool(said) and float(np.mean(said)) > 0.5
 
 
 def _combined(said: Mapping[str, Mapping[Class, float]], classes: Sequence[Class]) -> Criterion[Class]:
