@@ -222,7 +222,7 @@ def test_a_journal_from_before_there_were_stages_goes_on(tmp_path: Path, clock: 
     take_all(node)
     node.journal.close()
     with sqlite3.connect(tmp_path / "store" / "journal.sqlite") as db:
-        db.execute("DROP TABLE feature")
+        db.executescript("DROP TABLE feature; DROP TABLE judged; DROP TABLE day5;")
         db.execute(f"PRAGMA user_version = {BEFORE_FEATURES}")
     db.close()
     write_course(tmp_path / "inc", ["t2"], first=1)
