@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from engines.contract import Engine, State
+from engines.contract import Engine, EngineError, State
+from engines.load import Loaded
 from engines.verify import sample_inputs
 
 CLIP_FRAMES = 28
 LATE_FRAME = 1000
+STAGE_FRAME = 700  # more than five days of a frame every 12 minutes
+STAGE_GOALS = {"resnet18": 1.2, "resnet50": 2.5}  # of a frame over a step of the full-size blastocyst model
 SAME = 0.05  # two medians on a shared machine are called the same within this
 
 _BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (0.0, "B"))
@@ -90,6 +94,42 @@ def bench_engine(engine: Engine, rounds: int = 30, clock: Clock = time.perf_coun
         "clip_over_step": paired_ratio(clips, steps[10][::5]),
         "state_bytes": len(engine.save(states[LATE_FRAME])),
     }
+
+
+def bench_stage(loaded: Loaded, beside: Engine | None, rounds: int = 30, clock: Clock = time.perf_counter) -> list[Row]:
+    """A stage model's frame: encoder and one step of the head, on frame 10 and on frame 700, and over a step of the
+    blastocyst model `beside` it (None: not compared). Raises EngineError where it is no stage model."""
+    encoder, head, name = loaded.encoder, loaded.engine, loaded.manifest.name
+    if encoder is None:
+        raise EngineError(f"{name}: no stage model")
+    pictures, told = sample_inputs(encoder, 1, 0), sample_inputs(head, 1, 0)
+    start, states = encoder.initial_state(), {10: after_frames(head, 10), STAGE_FRAME: after_frames(head, STAGE_FRAME)}
+    laps: dict[str, list[float]] = defaultdict(list)
+    for turn in range(rounds):
+        laps["encoder"].append(timed(partial(encoder.step, [start], pictures), clock))
+        for frame in sorted(states, reverse=turn % 2 == 1):
+            laps[f"head {frame}"].append(timed(partial(head.step, [states[frame]], told), clock))
+        if beside is not None:
+            inputs, memory = sample_inputs(beside, 1, 0), beside.initial_state()
+            laps["beside"].append(timed(partial(beside.step, [memory], inputs), clock))
+    rows = [
+        Row(name, "encoder, one frame", statistics.median(laps["encoder"]), "s"),
+        Row(name, "head, one step", statistics.median(laps["head 10"]), "s"),
+        Row(
+            name,
+            f"head's step, frame {STAGE_FRAME} / frame 10",
+            paired_ratio(laps[f"head {STAGE_FRAME}"], laps["head 10"]),
+            "",
+            Goal("about", 1.0),
+        ),
+        Row(name, "state of an embryo", len(head.save(states[STAGE_FRAME])), "bytes"),
+    ]
+    if beside is not None:
+        both = [a + b for a, b in zip(laps["encoder"], laps["head 10"], strict=True)]
+        limit = STAGE_GOALS.get(str(loaded.manifest.provenance.get("trunk")))
+        what = f"encoder and head / {beside.spec.name}'s step"
+        rows.append(Row(name, what, paired_ratio(both, laps["beside"]), "", Goal("at most", limit) if limit else None))
+    return rows
 
 
 def paired_ratio(these: Sequence[float], those: Sequence[float]) -> float:

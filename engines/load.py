@@ -19,11 +19,31 @@ BUNDLED_MODELS = Path(__file__).parent / "models"
 
 @dataclass(frozen=True)
 class Loaded:
-    """An engine, the manifest it was made from, and why this runtime serves it."""
+    """An engine, the manifest it was made from, and why this runtime serves it.
+
+    `encoder`: the graph before the engine, of a model that has two (task "stage"). `stage`: the stage model that judges
+    the same frames beside a blastocyst model, where one serves. `segmenter`, `graders`: the models of day 5, where they
+    serve: both or neither.
+    """
 
     engine: Engine
     manifest: Manifest
     note: str
+    encoder: Engine | None = None
+    stage: Loaded | None = None
+    segmenter: Loaded | None = None
+    graders: tuple[Loaded, ...] = ()
+
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        """Its graphs in the order they run."""
+        return (self.engine,) if self.encoder is None else (self.encoder, self.engine)
+
+    @property
+    def serving(self) -> tuple[Loaded, ...]:
+        """It and every model beside it."""
+        beside = [one for one in (self.stage, self.segmenter) if one is not None]
+        return (self, *beside, *self.graders)
 
 
 def find_manifests(*folders: Path) -> list[Path]:
@@ -61,4 +81,8 @@ def load_engine(manifest_path: Path, device: Device = "auto", threads: int = 0) 
     from engines.onnxruntime_engine import OnnxRuntimeEngine
 
     note = "asked for" if device == "cpu" else "no GPU engine in this version"
-    return Loaded(OnnxRuntimeEngine(graph, manifest, threads), manifest, note)
+    encoder = None
+    if manifest.encoder is not None:
+        first = graph_path(manifest_path, manifest, manifest.encoder.graph)
+        encoder = OnnxRuntimeEngine(first, manifest.encoder_spec(), threads)
+    return Loaded(OnnxRuntimeEngine(graph, manifest.spec(), threads), manifest, note, encoder)

@@ -46,7 +46,8 @@ class PackedState(_Strict):
 class Preprocess(_Strict):
     """How plane images become the input `x`: see `engines.preprocess`.
 
-    `crop` "embryo": the square of `width_in_well_radii` around the embryo; absent: the whole middle of the picture.
+    `crop` "embryo": the square of `width_in_well_radii` around the embryo; "blastocyst": the square that
+    `engines.blastocyst` finds on day 5; absent: the whole middle of the picture.
     """
 
     planes_um: tuple[int, ...] = Field(min_length=1)
@@ -55,7 +56,7 @@ class Preprocess(_Strict):
     mean: float
     std: float = Field(gt=0)
     allowed_plane_counts: tuple[int, ...] = Field(min_length=1)
-    crop: Literal["embryo"] | None = None
+    crop: Literal["embryo", "blastocyst"] | None = None
     width_in_well_radii: float = Field(default=1.45, gt=0)
 
     @model_validator(mode="after")
@@ -93,6 +94,28 @@ class Stability(_Strict):
     accuracy_beyond: float | None = None
 
 
+class FrameEncoder(_Strict):
+    """The graph that runs before a temporal head: a stack, and which of its planes are really there, to one vector."""
+
+    graph: Graph
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...] = Field(min_length=1, max_length=1)
+
+
+class Decoding(_Strict):
+    """How posteriors become labels: see `engines.decoding.DecodingRules`."""
+
+    evidence: float = Field(default=0.3, gt=0, le=1)
+    advance: float = Field(default=-3.0, le=0)
+    skip: float = Field(default=-1.0, le=0)
+    margin: float = Field(default=0.2, ge=0, le=1)
+    hold: int = Field(default=3, ge=1)
+    counts: tuple[int, int] = (3, 10)
+    fallen: float = Field(default=0.7, gt=0, le=1)
+    fallen_frames: int = Field(default=4, ge=1)
+    settled_frames: int = Field(default=4, ge=1)
+
+
 class Tolerance(_Strict):
     """How far a runtime's outputs may lie from the reference's."""
 
@@ -105,7 +128,7 @@ class Manifest(_Strict):
     schema_: Literal["pellucid.manifest/1"] = Field(alias="schema")
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
     version: str
-    task: Literal["blastocyst"]
+    task: Literal["blastocyst", "stage", "segmentation", "grade"]
     graph: Graph
     state_id: str = Field(pattern=r"^[0-9a-f]{64}$")
     inputs: tuple[Tensor, ...]
@@ -113,6 +136,8 @@ class Manifest(_Strict):
     state: PackedState
     preprocess: Preprocess
     segments: Segments | None = None
+    encoder: FrameEncoder | None = None
+    decoding: Decoding | None = None
     calibration: dict[str, Any] = {}
     stability: Stability | None = None
     tolerance: Tolerance
@@ -122,9 +147,18 @@ class Manifest(_Strict):
     @model_validator(mode="after")
     def _pictures_fit_x(self) -> Manifest:
         made = (len(self.preprocess.planes_um), self.preprocess.height_px, self.preprocess.width_px)
-        for tensor in self.inputs:
+        for tensor in (*self.inputs, *(self.encoder.inputs if self.encoder else ())):
             if tensor.name == "x" and tensor.shape != made:
                 raise ValueError(f"the preprocess makes {made}, the input x takes {tensor.shape}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_stage_model_has_two_graphs(self) -> Manifest:
+        if (self.task == "stage") != (self.encoder is not None):
+            raise ValueError("a stage model, and no other, has an `encoder` before its head")
+        features = [tensor.shape for tensor in self.inputs if tensor.name == "feature"]
+        if self.encoder is not None and features != [self.encoder.outputs[0].shape]:
+            raise ValueError(f"the encoder gives {self.encoder.outputs[0].shape}, the head takes features {features}")
         return self
 
     @model_validator(mode="after")
@@ -145,6 +179,19 @@ class Manifest(_Strict):
             state=TensorSpec("state", self.state.shape),
         )
 
+    def encoder_spec(self) -> EngineSpec:
+        """Of the encoder, a model without memory. Raises EngineError where there is none."""
+        if self.encoder is None:
+            raise EngineError(f"{self.name}: it has no encoder")
+        return EngineSpec(
+            name=f"{self.name} encoder",
+            task=self.task,
+            state_id=self.state_id,
+            inputs=tuple(tensor.spec() for tensor in self.encoder.inputs),
+            outputs=tuple(tensor.spec() for tensor in self.encoder.outputs),
+            state=TensorSpec("state", (0,)),
+        )
+
 
 def read_manifest(path: Path) -> Manifest:
     """Read and validate one manifest. Raises EngineError naming the file and the key."""
@@ -161,16 +208,17 @@ def read_manifest(path: Path) -> Manifest:
     return manifest
 
 
-def graph_path(manifest_path: Path, manifest: Manifest) -> Path:
-    """The ONNX file beside its manifest, its digest checked. Raises EngineError."""
-    path = manifest_path.parent / manifest.graph.file
+def graph_path(manifest_path: Path, manifest: Manifest, graph: Graph | None = None) -> Path:
+    """The ONNX file beside its manifest (its own, or the encoder's `graph`), its digest checked. Raises EngineError."""
+    graph = graph or manifest.graph
+    path = manifest_path.parent / graph.file
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as fault:
         raise EngineError(f"{manifest.name}: graph {path}: {fault.strerror}") from fault
-    if digest != manifest.graph.sha256:
+    if digest != graph.sha256:
         raise EngineError(
             f"{manifest.name}: {path} is not the file its manifest describes "
-            f"(sha256 {digest[:12]}, manifest {manifest.graph.sha256[:12]}): restore it or export it again"
+            f"(sha256 {digest[:12]}, manifest {graph.sha256[:12]}): restore it or export it again"
         )
     return path

@@ -15,6 +15,7 @@ from monitor.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
     from engines.bench import NotRun, Row
+    from engines.contract import Engine
     from engines.load import Loaded
 
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -64,7 +65,8 @@ def _verify(arguments: argparse.Namespace) -> int:
     for path in find_manifests(arguments.models or BUNDLED_MODELS):
         try:
             loaded = load_engine(path, "cpu", arguments.threads)
-            faults, runtime = contract_faults(loaded.engine), loaded.engine.runtime
+            faults = [fault for engine in loaded.engines for fault in contract_faults(engine)]
+            runtime = loaded.engine.runtime
         except EngineError as fault:
             faults, runtime = [str(fault)], "not loaded"
         worst = max(worst, len(faults))
@@ -83,7 +85,8 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
-    from engines.bench import NotRun, as_json, engine_rows, table
+    from engines.bench import NotRun, as_json, bench_stage, engine_rows, table
+    from engines.day5_bench import DAY5_TASKS
     from engines.load import BUNDLED_MODELS, find_manifests, load_engine
     from monitor.bench import machine
 
@@ -96,16 +99,25 @@ def _measure(arguments: argparse.Namespace) -> int:
     rows: list[Row] = []
     measured: list[dict[str, Any]] = []
     where = machine()
-    for path in find_manifests(*folders):
-        loaded = load_engine(path, "cpu", arguments.threads)
+    found = [load_engine(path, "cpu", arguments.threads) for path in find_manifests(*folders)]
+    day5 = [loaded for loaded in found if loaded.manifest.task in DAY5_TASKS]
+    amsnets = [loaded for loaded in found if loaded.manifest.task == "blastocyst"]
+    for loaded in found:
+        if loaded in day5:
+            continue  # told together below
+        if loaded.encoder is not None:
+            rows += bench_stage(loaded, _beside(loaded, amsnets))
+            continue
         engine, way, missed = _bench_one(loaded)
         rows += engine_rows(engine)
         measured.append({"engine": engine, "way": way})
         if way is not None:
             from monitor.bench import FULL_SIZE_PX, way_rows
 
-            rows += way_rows(path.stem, way, loaded.manifest.preprocess.height_px >= FULL_SIZE_PX)
+            rows += way_rows(loaded.manifest.name, way, loaded.manifest.preprocess.height_px >= FULL_SIZE_PX)
         not_run += missed
+    day5_rows, day5_missed = _bench_day5(day5, amsnets)
+    rows, not_run = [*rows, *day5_rows], [*not_run, *day5_missed]
     more_rows, more_missed = _added(arguments.add)
     rows, not_run = [*rows, *more_rows], [*not_run, *more_missed]
     result = {"schema": "pellucid.bench/1", "machine": where, "models": measured, **as_json(rows, not_run)}
@@ -113,6 +125,28 @@ def _measure(arguments: argparse.Namespace) -> int:
         arguments.json_file.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2) if arguments.json else table(rows, not_run))
     return 0
+
+
+def _bench_day5(day5: list[Loaded], amsnets: list[Loaded]) -> tuple[list[Row], list[NotRun]]:
+    """One drawn frame of day 5, from the whole picture to grades, in steps of AMSNet; both sizes where they are."""
+    from engines.day5_bench import bench_day5
+    from monitor.bench import FULL_SIZE_PX
+    from monitor.simulator import PLANES_UM, VirtualEmbryo
+
+    if not day5:
+        return [], []
+    print("day 5: crop, segmentation, both graders ...", file=sys.stderr)
+    frame = VirtualEmbryo(3, arrest_share=0.0).stack(116.0)
+    planes = dict(zip(PLANES_UM, frame, strict=True))
+    steps = {loaded.manifest.preprocess.height_px >= FULL_SIZE_PX: loaded.engine for loaded in amsnets}
+    return bench_day5(day5, planes, small=steps.get(False), full=steps.get(True))
+
+
+def _beside(loaded: Loaded, amsnets: list[Loaded]) -> Engine | None:
+    """The blastocyst model that sees pictures of the same size."""
+    height_px = loaded.manifest.preprocess.height_px
+    alike = [one for one in amsnets if one.manifest.preprocess.height_px == height_px]
+    return alike[0].engine if alike else None
 
 
 def _bench_one(loaded: Loaded) -> tuple[dict[str, Any], dict[str, Any] | None, list[NotRun]]:

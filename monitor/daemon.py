@@ -116,6 +116,9 @@ class Daemon:
         self._engine_strikes = 0
         self._storage_faults = 0
         self._storage_text = ""
+        if self.node.day5 is not None:
+            self.node.day5.wake = self.wake
+            metrics.declare_gradings()
         self._declare(loaded)
 
     def _declare(self, loaded: Loaded) -> None:
@@ -123,10 +126,11 @@ class Daemon:
         metrics.declare(list(self.node.intakes))
         self._say_alerts(self.node.alarms.retire(list(self.node.intakes), [manifest.name], self._clock.now()))
         metrics.open_alerts(self.node.journal.alerts.open_counts())
-        metrics.engine_fallback.labels(manifest.name).set(0)
         metrics.build_info.info({"version": monitor.__version__})
-        facts = {"model": manifest.name, "version": manifest.version, "runtime": loaded.engine.runtime}
-        metrics.engine_info.labels(manifest.task).info({**facts, "sha256": manifest.graph.sha256})
+        for facts in _engine_facts(loaded):
+            metrics.engine_fallback.labels(facts.name).set(0)
+            told = {"version": facts.version, "runtime": facts.runtime, "sha256": facts.sha256}
+            metrics.engine_info.labels(facts.task, facts.name).info(told)
 
     # -- from other threads --------------------------------------------------------------------------------------------
 
@@ -187,7 +191,7 @@ class Daemon:
         for share in self.shares:
             if not self._stopping.is_set():
                 self._look(share, moved, lost)
-        worked = self._advance()
+        worked = self._advance() or self._work_on_day5()
         self._look_out()
         self._publish()
         self._refresh()
@@ -232,6 +236,17 @@ class Daemon:
         for reading in recorded.readings:
             self._say(reading)
         return True
+
+    def _work_on_day5(self) -> bool:
+        """One embryo's day 5, while no frame waits for its step; whether there may be more."""
+        if self.node.day5 is None or self._stopping.is_set():
+            return False
+        waiting, away = sum(share.waiting for share in self.shares), {share.name for share in self.shares if share.away}
+        try:
+            return self.node.day5.turn(waiting, away)
+        except StorageError as fault:
+            self._storage_failed(fault)
+            return False
 
     def _look_out(self) -> None:
         try:
@@ -321,6 +336,14 @@ class Daemon:
 
 
 def _engine_facts(loaded: Loaded) -> tuple[EngineFacts, ...]:
-    manifest = loaded.manifest
-    runtime, sha256 = loaded.engine.runtime, manifest.graph.sha256
-    return (EngineFacts(manifest.task, manifest.name, manifest.version, runtime, sha256, fallback=False),)
+    return tuple(
+        EngineFacts(
+            one.manifest.task,
+            one.manifest.name,
+            one.manifest.version,
+            one.engine.runtime,
+            one.manifest.graph.sha256,
+            fallback=False,
+        )
+        for one in loaded.serving
+    )

@@ -51,7 +51,21 @@ CREATE TABLE cleared (topic TEXT PRIMARY KEY, at TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE last_frame (
   incubator TEXT PRIMARY KEY, captured_at TEXT, recorded_at TEXT NOT NULL, judged_at TEXT) WITHOUT ROWID;
 """
-SCHEMA_VERSION = 2
+FEATURES = """
+CREATE TABLE feature (
+  embryo_id TEXT NOT NULL, model TEXT NOT NULL, number INTEGER NOT NULL, state_id TEXT NOT NULL, hpi REAL,
+  elapsed_h REAL, vector BLOB NOT NULL, PRIMARY KEY (embryo_id, model, number)) WITHOUT ROWID;
+"""
+DAY5 = """
+CREATE TABLE judged (
+  embryo_id TEXT PRIMARY KEY, reading TEXT NOT NULL, frame_key TEXT NOT NULL, frame_order REAL NOT NULL, at_h REAL,
+  hpi REAL, furthest TEXT, done_order REAL, done_h REAL, day5 TEXT, overlay TEXT) WITHOUT ROWID;
+CREATE TABLE day5 (
+  id TEXT PRIMARY KEY, embryo_id TEXT NOT NULL, revision INTEGER NOT NULL, at_h REAL, body_area REAL, unit TEXT,
+  body TEXT NOT NULL, UNIQUE (embryo_id, revision)) WITHOUT ROWID;
+"""
+SCHEMA_VERSION = 4
+BEFORE_FEATURES, BEFORE_DAY5 = 2, 3  # such a file lacks tables, and gets them
 
 
 class Database:
@@ -92,14 +106,21 @@ class Database:
         self.connection.execute("PRAGMA synchronous = FULL")
         version = self.connection.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
-            statements = ("BEGIN IMMEDIATE", SCHEMA, f"PRAGMA user_version = {SCHEMA_VERSION}", "COMMIT")
-            self.connection.executescript(";".join(statements))
+            self._set_up(SCHEMA + FEATURES + DAY5)
+        elif version == BEFORE_FEATURES:
+            self._set_up(FEATURES + DAY5)
+        elif version == BEFORE_DAY5:
+            self._set_up(DAY5)
         elif version != SCHEMA_VERSION:
             raise StorageError(
                 f"{self._path} has schema {version}, this version of pellucid reads {SCHEMA_VERSION}: run the version "
                 "that wrote it, or move the whole folder aside and keep it: a new one is made, and every frame still "
                 "there is judged and told again"
             )
+
+    def _set_up(self, tables: str) -> None:
+        statements = ("BEGIN IMMEDIATE", tables, f"PRAGMA user_version = {SCHEMA_VERSION}", "COMMIT")
+        self.connection.executescript(";".join(statements))
 
     def close(self) -> None:
         self.connection.close()

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from engines.contract import Engine
+from engines.day5_models import Day5Models
 from engines.load import BUNDLED_MODELS, Loaded, find_manifest, load_engine
 from engines.locate import LEAST_SIDE_PX
 from engines.segments import SegmentPolicy
+from engines.stages import StagePolicy
 from monitor.alarms import Alarms
 from monitor.alert_rules import DEFAULTS, Alerts
 from monitor.config import Engines, Incubator
+from monitor.day5_judge import Day5Judge
+from monitor.day5_work import OVERLAYS, Day5Work, Pictures
 from monitor.decide import Voice
 from monitor.errors import ConfigError, EngineError
 from monitor.intake import Intake
@@ -28,6 +32,7 @@ from monitor.metrics import Metrics
 from monitor.observe import observe
 from monitor.pipeline import Pipeline
 from monitor.read import Speaker
+from monitor.stages import Stages
 from monitor.states import StateFiles
 from monitor.timezero import TimeZero
 from monitor.vocabulary import Clock, FocalStack, Observation
@@ -36,13 +41,27 @@ log = logging.getLogger(__name__)
 
 
 def load_models(settings: Engines) -> Loaded:
-    """The blastocyst engine, warm. Raises ConfigError that says which model or runtime is missing."""
+    """The blastocyst model and those beside it (stage, day 5), warm. Raises ConfigError that says what is missing."""
     folder = BUNDLED_MODELS if settings.models == "bundled" else Path(settings.models)
     try:
-        loaded = load_engine(find_manifest(settings.blastocyst, folder), settings.device, settings.threads)
-        warm_up(loaded.engine)
+        loaded = _loaded(settings, settings.blastocyst, "blastocyst", folder, "blastocyst")
+        stage = _loaded(settings, settings.stage, "stage", folder, "stage") if settings.stage else None
+        if not settings.segmenter:
+            return replace(loaded, stage=stage)
+        segmenter = _loaded(settings, settings.segmenter, "segmentation", folder, "segmenter")
+        graders = tuple(_loaded(settings, name, "grade", folder, "graders") for name in settings.graders)
+        Day5Models(segmenter, graders)
+        return replace(loaded, stage=stage, segmenter=segmenter, graders=graders)
     except EngineError as fault:
         raise ConfigError(f"engines: {fault}") from fault
+
+
+def _loaded(settings: Engines, name: str, task: str, folder: Path, key: str) -> Loaded:
+    loaded = load_engine(find_manifest(name, folder), settings.device, settings.threads)
+    if loaded.manifest.task != task:
+        raise ConfigError(f"engines.{key} = {name!r}: that model's task is {loaded.manifest.task!r}")
+    for engine in loaded.engines:
+        warm_up(engine)
     return loaded
 
 
@@ -54,7 +73,7 @@ def warm_up(engine: Engine) -> None:
 
 @dataclass
 class Node:
-    """What works together."""
+    """What works together. `day5`: the work between frames, None where its models do not serve."""
 
     journal: Journal
     memory: Memory
@@ -63,6 +82,7 @@ class Node:
     intakes: dict[str, Intake]
     time_zeros: dict[str, TimeZero]
     model: str
+    day5: Day5Work | None = None
 
     def backlog(self, now_s: float) -> tuple[int, float]:
         """Frames seen and not yet journalled, and how long (s) the oldest of them has waited; 0 where none does."""
@@ -98,6 +118,9 @@ def build_node(
     counts = manifest.preprocess.allowed_plane_counts
     for source in sources:
         check_planes(source.incubator, manifest.name, counts)
+        for beside in loaded.serving[1:]:
+            own = beside.manifest
+            check_planes(source.incubator, own.name, own.preprocess.allowed_plane_counts)
     time_zeros = {source.incubator.name: new_time_zero(source) for source in sources}
     journal = Journal(storage, boot_id)
     states = StateFiles(storage / "states")
@@ -111,7 +134,11 @@ def build_node(
     memory = Memory(
         journal, states, policy, manifest.name, facts, lambda outcome: metrics.restores.labels(outcome).inc()
     )
-    alarms = Alarms(journal, rules, Voice(site, node), live=boot_id is not None)
+    stages = None if loaded.stage is None else _stages(loaded.stage, journal, states, metrics)
+    digests = {one.manifest.name: one.manifest.graph.sha256 for one in loaded.serving}
+    voice = Voice(site, node)
+    alarms = Alarms(journal, rules, voice, live=boot_id is not None)
+    overlays = _overlays(loaded, journal, storage)
     pipeline = Pipeline(
         policy,
         manifest.preprocess,
@@ -119,11 +146,13 @@ def build_node(
         observer([source.incubator for source in sources], LEAST_SIDE_PX if manifest.preprocess.crop else 0),
         memory,
         journal,
-        Speaker(site, node, {manifest.name: manifest.graph.sha256}),
+        Speaker(site, node, digests),
         alarms,
         clock.now,
         lambda reason: metrics.step_failures.labels(manifest.name, reason).inc(),
         metrics.step.labels(manifest.name).time,
+        stages,
+        (lambda digests: None) if overlays is None else overlays.drop,
     )
     intakes = {
         source.incubator.name: _intake(
@@ -131,7 +160,52 @@ def build_node(
         )
         for source in sources
     }
-    return Node(journal, memory, alarms, pipeline, intakes, time_zeros, manifest.name)
+    day5 = None
+    if loaded.segmenter is not None and overlays is not None:
+        day5 = _day5(loaded.segmenter, loaded.graders, sources, journal, overlays, voice, clock, metrics)
+    return Node(journal, memory, alarms, pipeline, intakes, time_zeros, manifest.name, day5)
+
+
+def _overlays(loaded: Loaded, journal: Journal, storage: Path) -> StateFiles | None:
+    """The pictures of day 5; None where there are none and no model makes any."""
+    if loaded.segmenter is None and not (storage / OVERLAYS).is_dir():
+        return None
+    overlays = StateFiles(storage / OVERLAYS, ".png")
+    if not journal.is_new and (swept := overlays.sweep(journal.day5.overlays())):
+        log.warning("pictures of day 5 that no embryo names were removed", extra={"files": swept})
+    return overlays
+
+
+def _day5(
+    segmenter: Loaded,
+    graders: Sequence[Loaded],
+    sources: Sequence[Source],
+    journal: Journal,
+    overlays: StateFiles,
+    voice: Voice,
+    clock: Clock,
+    metrics: Metrics,
+) -> Day5Work:
+    models = Day5Models(segmenter, graders, lambda name: metrics.step.labels(name).time())
+    judge = Day5Judge(models, lambda model, reason: metrics.step_failures.labels(model, reason).inc())
+    pictures = {
+        one.name: Pictures(one.path, len(one.planes) if one.reader.stacked else None, one.pixel_size_um)
+        for one in (source.incubator for source in sources)
+    }
+    return Day5Work(judge, journal, overlays, pictures, voice, clock, metrics.day5_told)
+
+
+def _stages(loaded: Loaded, journal: Journal, states: StateFiles, metrics: Metrics) -> Stages:
+    name = loaded.manifest.name
+    return Stages(
+        StagePolicy(loaded),
+        name,
+        journal,
+        states,
+        lambda outcome: metrics.restores.labels(outcome).inc(),
+        lambda reason: metrics.step_failures.labels(name, reason).inc(),
+        metrics.step.labels(name).time,
+    )
 
 
 def check_planes(incubator: Incubator, model: str, counts: tuple[int, ...]) -> None:

@@ -9,18 +9,33 @@ from collections.abc import Set
 from dataclasses import dataclass
 
 from engines.segments import SegmentAnswer
+from engines.stages import StageAnswer
+from monitor.day5_body import Day5
 from monitor.runs import Fate, Visit
-from monitor.vocabulary import Blastocyst, EmbryoName, FrameBody, Outcome, Quality, Reading, reading_id
+from monitor.vocabulary import (
+    Blastocyst,
+    EmbryoName,
+    FrameBody,
+    Outcome,
+    Quality,
+    Reading,
+    Stage,
+    reading_id,
+)
 
 PROBABILITY_DIGITS = 6
+HOUR_DIGITS = 4
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the blastocyst engine said of a frame; `fault` where it could not."""
+    """What the blastocyst engine said of a frame; `fault` where it could not. `stage`: what the stage model said, whose
+    phases are `classes`; None where there is none, or it failed."""
 
     answer: SegmentAnswer | None
     fault: str | None = None
+    stage: StageAnswer | None = None
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -33,9 +48,14 @@ class Speaker:
 
 
 def make_reading(
-    visit: Visit, judgement: Judgement | None, speaker: Speaker, extra_flags: Set[str] = frozenset()
+    visit: Visit,
+    judgement: Judgement | None,
+    speaker: Speaker,
+    extra_flags: Set[str] = frozenset(),
+    day5: Day5 | None = None,
 ) -> Reading:
-    """One frame's reading. A revision repeats what the engines said when they judged the frame."""
+    """One frame's reading. A revision repeats what the engines said when they judged the frame. `day5`: what was last
+    made of a frame of the embryo; a late word about an earlier frame has none."""
     stack, prior = visit.stack, visit.prior
     repeated = prior if visit.fate is Fate.REVISE else None
     blastocyst, fault = _blastocyst(judgement)
@@ -53,6 +73,8 @@ def make_reading(
         frame=frame,
         outcome=_outcome(visit, fault),
         blastocyst=blastocyst if repeated is None else repeated.blastocyst,
+        stage=_stage(visit, judgement) if repeated is None else repeated.stage,
+        day5=repeated.day5 if repeated is not None else None if visit.out_of_order else day5,
         quality=_quality(visit, frame, judgement, fault, extra_flags, repeated),
         engines=speaker.engines if repeated is None else repeated.engines,
     )
@@ -122,6 +144,32 @@ def _blastocyst(judgement: Judgement | None) -> tuple[Blastocyst | None, str | N
         spread=None if spread is None else round(spread, PROBABILITY_DIGITS),
     )
     return told, None
+
+
+def _stage(visit: Visit, judgement: Judgement | None) -> Stage | None:
+    answer = None if judgement is None else judgement.stage
+    if judgement is None or answer is None or answer.decoded is None or answer.probabilities is None:
+        return None
+    said, classes = answer.decoded, judgement.classes
+    probabilities = [round(float(p), PROBABILITY_DIGITS) for p in answer.probabilities]
+    # the decoder counts from the first frame; hours post insemination are told where both clocks are known
+    hpi, elapsed_h = visit.age.hpi, visit.elapsed_h
+    known = hpi is not None and elapsed_h is not None
+    shift_h = (hpi or 0.0) - (elapsed_h or 0.0) if known else 0.0
+
+    def hours(by_phase: dict[int, float], shift_h: float = 0.0) -> dict[str, float]:
+        return {classes[phase]: round(hour + shift_h, HOUR_DIGITS) for phase, hour in by_phase.items()}
+
+    return Stage(
+        live=classes[said.live],
+        live_probability=probabilities[said.live],
+        revised=classes[said.revised],
+        probabilities=dict(zip(classes, probabilities, strict=True)),
+        onsets_h=hours(said.onsets_h, shift_h),
+        onsets_sd_h=hours(said.onsets_sd_h),
+        onsets_since="insemination" if known else "first_frame",
+        stepped_back=said.fallen_back,
+    )
 
 
 def _outcome(visit: Visit, fault: str | None) -> Outcome:

@@ -9,11 +9,17 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from enum import Enum
-from typing import Annotated, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import Field
+
+from monitor.body import INTENDED_USE as INTENDED_USE
+from monitor.body import Body as Body
+from monitor.body import Time as Time
+from monitor.body import rfc3339 as rfc3339
+from monitor.day5_body import Day5
 
 Gray = npt.NDArray[np.uint8]
 
@@ -22,7 +28,6 @@ PHASES = (
     *("tPB2", "tPNa", "tPNf", "t2", "t3", "t4", "t5", "t6", "t7", "t8", "t9+"),
     *("tM", "tSB", "tB", "tEB", "tHB"),
 )
-INTENDED_USE = "research use, not validated on patients; adjunctive information only"
 
 
 class Clock(Protocol):
@@ -33,16 +38,6 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Seconds that never go back."""
-
-
-def rfc3339(moment: datetime) -> str:
-    """`2026-01-31T06:10:00Z`; a fraction only where there is one (milliseconds)."""
-    utc = moment.astimezone(timezone.utc)
-    text = utc.isoformat(timespec="milliseconds" if utc.microsecond else "seconds")
-    return text.replace("+00:00", "Z")
-
-
-Time = Annotated[datetime, PlainSerializer(rfc3339, return_type=str)]
 
 
 @dataclass(frozen=True, order=True)
@@ -171,12 +166,6 @@ class FocalStack:
         return max((image.source.file.mtime for image in self.images), default=None)
 
 
-class Body(BaseModel):
-    """Of what is told: frozen, and no key that is not declared."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 class Measured(Body):
     """What a picture shows, in the interior of the well, all of one plane: the sharpest (`sharpest_plane_um`).
 
@@ -236,6 +225,26 @@ class Blastocyst(Body):
     spread: float | None = None
 
 
+class Stage(Body):
+    """The developmental stage after a frame, in the words of `PHASES`.
+
+    `live`: from this frame and those before it, with hysteresis; `live_probability`: its share of `probabilities`, the
+    raw posterior. `revised`: where the likeliest path that never steps back stands now, and `onsets_h` where it entered
+    its phases, with the standard deviation of each over all such paths: hours after `onsets_since`. The phase of the
+    first frame has no onset. `stepped_back`: the raw posterior stands below the cell count that was reached (reverse
+    cleavage, or an error); nothing of it is decoded away.
+    """
+
+    live: str
+    live_probability: float = Field(ge=0, le=1)
+    revised: str
+    probabilities: dict[str, float]
+    onsets_h: dict[str, float]
+    onsets_sd_h: dict[str, float]
+    onsets_since: Literal["insemination", "first_frame"]
+    stepped_back: bool
+
+
 class Quality(Body):
     """Whether the frame was fit, why not or what is odd, and what was measured of it when it was judged."""
 
@@ -262,8 +271,8 @@ class Reading(Body):
     frame: FrameBody
     outcome: Outcome
     blastocyst: Blastocyst | None
-    stage: None = None
-    day5: None = None
+    stage: Stage | None = None
+    day5: Day5 | None = None
     quality: Quality
     engines: dict[str, str]
     intended_use: str = INTENDED_USE

@@ -17,6 +17,7 @@ from engines.bench import (
     Row,
     as_json,
     bench_engine,
+    bench_stage,
     engine_rows,
     paired_ratio,
     row_of,
@@ -32,6 +33,7 @@ from monitor.fakes import ScriptedSession
 from monitor.mqtt_session import Session, Will
 from monitor.way import Pictures, Stopwatch, Way
 from tests.house import scripted
+from tests.staged import stage_manifest, staged_model
 
 KEYS = {
     "model",
@@ -282,3 +284,20 @@ def test_rows_that_are_none_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "odd.json").write_text('{"rows": [{"what": 1}]}')
     with pytest.raises(ConfigError, match=r"odd\.json: no rows of a bench"):
         cli_engines._added(tmp_path / "odd.json")
+
+
+def test_a_stage_model_is_timed_as_encoder_and_head_beside_the_blastocyst_model_of_its_size() -> None:
+    rows = {row.what: row for row in bench_stage(staged_model(), ScriptedEngine(), rounds=3)}
+    assert set(rows) == {
+        *("encoder, one frame", "head, one step", "head's step, frame 700 / frame 10", "state of an embryo"),
+        "encoder and head / scripted's step",
+    }
+    assert rows["head's step, frame 700 / frame 10"].goal == Goal("about", 1.0)
+    assert rows["encoder and head / scripted's step"].goal is None  # a goal is for the full size only
+
+
+@pytest.mark.parametrize(("trunk", "limit"), [("resnet18", 1.2), ("resnet50", 2.5)])
+def test_the_goal_of_a_stage_models_frame_is_that_of_its_encoders_trunk(trunk: str, limit: float) -> None:
+    manifest = stage_manifest().model_copy(update={"provenance": {"trunk": trunk}})
+    *_, last = bench_stage(staged_model(manifest), ScriptedEngine(), rounds=2)
+    assert last.goal == Goal("at most", limit)

@@ -89,6 +89,7 @@ ENVIRONMENT = {
     "ENGINES__DEVICE": ("cpu", lambda read: read.engines.device, "cpu"),
     "ENGINES__MODELS": ("/models", lambda read: read.engines.models, "/models"),
     "ENGINES__BLASTOCYST": ("other", lambda read: read.engines.blastocyst, "other"),
+    "ENGINES__STAGE": ("", lambda read: read.engines.stage, ""),
     "ENGINES__THREADS": ("2", lambda read: read.engines.threads, 2),
     "HTTP__HOST": ("localhost", lambda read: read.http.host, "localhost"),
     "HTTP__PORT": ("0", lambda read: read.http.port, 0),

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.locate import crop_embryo, locate
+from engines.manifest import Preprocess
+from engines.preprocess import fit_stack, locate_in
 from monitor.simulator import VirtualEmbryo
 from monitor.simulator.truth import put_masks
 from training.datasets import label_clock, nantes, still, survey, virtual
@@ -120,6 +122,20 @@ def test_a_cached_stack_is_what_the_locator_cuts_out_of_the_drawing(drawn: Virtu
     assert np.array_equal(drawn.stack(1), np.stack([crop_embryo(plane, found, 112, 1.45) for plane in frame]))
     assert drawn.embryo_confidence[1] == found.embryo_confidence
     assert drawn.well_confidence[1] == found.well_confidence
+
+
+def test_a_cached_stack_is_what_the_monitor_would_give_a_model_that_looks_at_the_embryo(drawn: VirtualCrops) -> None:
+    images = dict(zip(drawn.planes_um, VirtualEmbryo(11).stack(110.0, 250, drawn.planes_um), strict=True))
+    how = Preprocess(
+        planes_um=drawn.planes_um,
+        height_px=112,
+        width_px=112,
+        mean=0.5,
+        std=0.2,
+        allowed_plane_counts=(3,),
+        crop="embryo",
+    )
+    assert np.array_equal(drawn.stack(2), fit_stack(images, how, locate_in(images)))
 
 
 def test_labels_and_truth_are_those_of_the_life_and_places_are_in_pixels_of_the_crop(drawn: VirtualCrops) -> None:
@@ -261,6 +277,23 @@ def test_labels_on_the_slow_clock_are_told_and_moved_only_when_asked(tmp_path: P
     assert [put_right.phases.index(phase) + 1 for phase in ("tPB2", "t2", "t4")] == [12, 80, 100]
     assert put_right.phases[78] == "tPB2"
     assert any("moved" in note for note in put_right.notes)
+
+
+def test_a_blastocyst_labelled_behind_the_last_picture_has_not_failed(tmp_path: Path) -> None:
+    """On the slow clock its label lies beyond the pictures; whichever clock is right, it became one."""
+    root = one_video(tmp_path, runs=tuple(range(1, 401)), labels="t2,1,300\ntM,301,440\ntB,441,500\n")
+    for put_right in (False, True):
+        video = nantes.read_video(root, "AB12-3", put_right)
+        assert video.hours_h[-1] > 117.2 and video.reaches_blastocyst is True
+
+
+def test_a_picture_that_is_gone_is_named_although_its_crop_is_kept(tmp_path: Path) -> None:
+    video = nantes.read_video(one_video(tmp_path), "AB12-3")
+    cropped = Cropped(video, side_px=32, cache=tmp_path / "cache")
+    cropped.stack(0)
+    video.files[0][0].unlink()
+    with pytest.raises(DatasetError, match=r"RUN1\.jpeg: .*"):
+        cropped.stack(0)
 
 
 def test_a_correct_video_says_nothing_of_clocks(tmp_path: Path) -> None:

@@ -114,6 +114,7 @@ def test_calibration_of_a_known_case() -> None:
     assert (low.count, low.came_true, high.count, high.came_true) == (4, 0.25, 2, 0.5)
     # four embryos .15 too low, two embryos .4 too high
     assert metrics.expected_calibration_error(scores, truth) == pytest.approx((4 * 0.15 + 2 * 0.4) / 6)
+    assert math.isnan(metrics.expected_calibration_error(scores[:0], truth[:0]))
     assert metrics.brier(scores, truth) == pytest.approx((3 * 0.01 + 0.81 + 0.01 + 0.81) / 6)
     assert metrics.expected_calibration_error(truth.astype(float), truth) == 0.0
 
@@ -259,15 +260,21 @@ def test_stream_clip_and_wrong_cadence_are_compared_at_the_end_of_the_window() -
         clip = np.array([0.5, 0.5, 0.2 + 0.6 * reaches, 0.5])
         right = np.array([0.5, 0.5, clip[2], clip[2] + 0.01, clip[2] + 0.02, 0.5])
         wrong = np.array([np.nan, np.nan, *rng.random(3), np.nan])
-        streams.append(Streamed(hours_h, right, wrong, clip, [0, 1, 2, 5], reaches))
-    found = compare(streams, (14.0, 20.0))
+        streams.append(Streamed(hours_h, right, wrong, clip, [0, 1, 2, 5], 4, float(right[4]), reaches))
+    found = compare(streams, (14.0, 20.0), rounds=60)
     assert (found.embryos, found.frames, found.worst_on_representatives) == (30, 180, 0.0)
     assert found.clip.value == found.stream.value == 1.0
     assert found.stream_moved == pytest.approx(0.01)
     assert found.wrong.value < 0.9 and found.wrong_less_clip.high < 0
     assert found.agrees
     streams[0].right[5] += 2e-5
-    assert not compare(streams, (14.0, 20.0)).agrees
+    assert not compare(streams, (14.0, 20.0), rounds=60).agrees
+    streams[0].right[5] -= 2e-5
+    streams[1].right[4] += 2e-5
+    assert compare(streams, (14.0, 20.0), rounds=60).worst_at_end == pytest.approx(2e-5)
+    for one in streams[:20]:
+        one.right[4] = 1 - one.right[4]
+    assert not compare(streams, (14.0, 20.0), rounds=60).agrees
 
 
 # --- with a network (its weights are random: only the bookkeeping is measured)
@@ -317,13 +324,15 @@ def test_the_stream_equals_the_clip_on_representatives_over_a_week_and_the_wrong
     from engines.load import load_engine
     from training.amsnet import checkpoint
     from training.amsnet.predictions import offline
-    from training.amsnet.stream_pass import shifted_at_every_frame, stream
+    from training.amsnet.stream_pass import clip_to, shifted_at_every_frame, stream
 
     kept, loaded = checkpoint.load(exported[0]), load_engine(exported[1], "cpu", threads=1)
     at = representatives(embryo.hours_h)
     assert len(at) == len(set((embryo.hours_h - embryo.hours_h[0]) // 6))
     right, clip = stream(loaded, embryo, hours), offline(kept, embryo, at, hours)
     assert np.abs(right[at] - clip).max() <= 1e-5
+    for t in (5, 64, 67, len(right) - 1):  # a peek is the clip in which that frame stands for its segment
+        assert abs(right[t] - offline(kept, embryo, clip_to(embryo.hours_h, t), hours)[-1]) <= 1e-5
     window_h = (float(embryo.hours_h[0]) + 60, float(embryo.hours_h[0]) + 90)
     wrong = shifted_at_every_frame(loaded, embryo, window_h, hours)
     within = (embryo.hours_h >= window_h[0]) & (embryo.hours_h < window_h[1])
@@ -369,6 +378,18 @@ def test_the_command_writes_tables_and_pictures_and_tells_of_days_on_which_nobod
     assert told["stream"]["agrees"] and told["stream"]["worst_on_representatives"] <= 1e-5
     with pytest.raises(SystemExit):
         evaluate.main([*line, "--stream-window", "61:60"])
+
+
+@pytest.mark.train
+def test_a_window_after_the_last_picture_is_refused_before_anything_is_drawn(
+    exported: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from training.amsnet import evaluate
+
+    line = ["--weights", str(exported[0]), "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out")]
+    assert evaluate.main([*line, "--embryos", "1", "--workers", "1", "--last-hour", "60"]) == 2
+    assert "--stream-window" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.train

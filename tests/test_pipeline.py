@@ -16,7 +16,7 @@ import pytest
 from engines.load import Loaded
 from engines.manifest import Stability
 from engines.scripted_engine import ScriptedEngine
-from monitor import pipeline
+from monitor import fitting
 from monitor.errors import StorageError
 from monitor.journal import Journal
 from monitor.simulator import VirtualEmbryo
@@ -32,6 +32,7 @@ from tests.house import (
     take_all,
     write_frame,
 )
+from tests.staged import stage_manifest, staged_model
 
 H = timedelta(hours=1)
 
@@ -537,6 +538,20 @@ def test_where_no_embryo_is_found_the_reading_says_so_and_what_is_found_is_not_r
     assert "embryo_not_located" in noise.quality.flags
 
 
+def test_a_picture_that_the_locator_cannot_make_anything_of_stops_no_other_frame(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    """A straight edge of glare over grain, as fit as any: it once ended the process, again at every start."""
+    node = node_over(tmp_path, clock, looks_at_the_embryo())
+    gray = np.clip(np.random.default_rng(0).normal(20, 25, (250, 250)), 0, 255).astype(np.uint8)
+    gray[:, 125:] = 255
+    write_planes(tmp_path / "inc", START, lambda plane_um: cv2.imencode(".png", gray)[1].tobytes())
+    write_planes(tmp_path / "inc", START + H, lambda plane_um: picture(100, 250, seed=plane_um + 45))
+    edge, after = take_all(node)
+    assert edge.quality.fit and "embryo_not_located" in edge.quality.flags
+    assert edge.outcome is after.outcome is Outcome.JUDGED
+
+
 def test_a_picture_too_small_to_find_an_embryo_in_is_unfit_and_costs_no_engine_failure(
     tmp_path: Path, clock: FakeClock
 ) -> None:
@@ -551,13 +566,16 @@ def test_a_picture_too_small_to_find_an_embryo_in_is_unfit_and_costs_no_engine_f
 def test_the_embryo_is_looked_for_once_a_frame(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seven planes, one search."""
+    """Seven planes, two models, one search."""
     searched = []
-    real_search = pipeline.locate_in
-    monkeypatch.setattr(pipeline, "locate_in", lambda images: searched.append(len(images)) or real_search(images))
-    node = node_over(tmp_path, clock, looks_at_the_embryo())
+    real_search = fitting.locate_in
+    monkeypatch.setattr(fitting, "locate_in", lambda images: searched.append(len(images)) or real_search(images))
+    manifest = stage_manifest()
+    cropping = manifest.model_copy(update={"preprocess": manifest.preprocess.model_copy(update={"crop": "embryo"})})
+    node = node_over(tmp_path, clock, replace(looks_at_the_embryo(), stage=staged_model(cropping)))
     write_planes(tmp_path / "inc", START, lambda plane_um: picture(100, 250, seed=plane_um + 45))
-    take_all(node)
+    (reading,) = take_all(node)
+    assert reading.stage is not None
     assert searched == [7]
 
 

@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from engines.load import Loaded, load_engine
@@ -32,7 +33,7 @@ from training.amsnet.export import export
 from training.amsnet.metrics import DAYS, ROC_DAYS
 from training.amsnet.predictions import judge, offline
 from training.amsnet.report import CEILING, COUNTER, OURS
-from training.amsnet.stream_pass import Streamed, compare, shifted_at_every_frame, stream
+from training.amsnet.stream_pass import Streamed, clip_to, compare, shifted_at_every_frame, stream
 from training.amsnet.targets import Teacher
 from training.datasets.clock import Clock
 from training.datasets.cut import WIDTH_IN_WELL_RADII
@@ -76,13 +77,15 @@ def streamed_of(
     kept: Checkpoint, loaded: Loaded, embryo: VirtualCrops, window_h: tuple[float, float], hours: bool
 ) -> Streamed:
     """Both passes and the wrong cadence over one embryo."""
-    at = representatives(embryo.hours_h)
+    at, end = representatives(embryo.hours_h), int(np.searchsorted(embryo.hours_h, window_h[1])) - 1
     return Streamed(
         hours_h=embryo.hours_h,
         right=stream(loaded, embryo, hours),
         wrong=shifted_at_every_frame(loaded, embryo, window_h, hours),
         clip=offline(kept, embryo, at, hours),
         at=at,
+        end=end,
+        clip_end=float(offline(kept, embryo, clip_to(embryo.hours_h, end), hours)[-1]),
         reaches=embryo.reaches_blastocyst,
     )
 
@@ -134,12 +137,17 @@ def _window(text: str) -> tuple[float, float]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 0, or 1 when stream and clip do not agree, 2 when the weights cannot be judged here."""
+    """Command line; 0, or 1 when stream and clip do not agree, 2 when what was asked cannot be judged."""
     chosen = parser().parse_args(arguments)
     torch.set_num_threads(chosen.threads)
     kept = checkpoints.load(chosen.weights)
     if kept.width_in_well_radii is None and kept.provenance.get("steps"):
         print(f"{chosen.weights} was trained on whole wells; here crops around the embryo are judged", file=sys.stderr)
+        return 2
+    if chosen.stream_embryos and chosen.stream_window[1] > chosen.last_hour:
+        print(
+            f"no frame after {chosen.last_hour:g} h: end --stream-window before, or --stream-embryos 0", file=sys.stderr
+        )
         return 2
     chosen.out.mkdir(parents=True, exist_ok=True)
     hours, seeds = not chosen.no_hours, range(chosen.first_seed, chosen.first_seed + chosen.embryos)
@@ -148,7 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
     days = [report.day_of(answers, day, chosen.rounds) for day in DAYS]
     areas = report.areas_of(answers, rounds=chosen.rounds)
     streamed = _streamed(chosen, kept, hours) if chosen.stream_embryos else []
-    both = compare(streamed, chosen.stream_window) if streamed else None
+    both = compare(streamed, chosen.stream_window, chosen.rounds) if streamed else None
     reaches = sum(one.reaches for one in answers[OURS])
     about = {
         "weights": chosen.weights.name,

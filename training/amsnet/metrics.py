@@ -118,9 +118,13 @@ def reliability(scores: Floats, truth: Bools, bins: int = 10) -> list[Bin]:
 
 
 def expected_calibration_error(scores: Floats, truth: Bools, bins: int = 10) -> float:
-    """Mean distance of what was said from what came true, over bins of equal width, each by its share of embryos."""
+    """Mean distance of what was said from what came true, over bins of equal width, each by its share of embryos.
+
+    NaN without embryos.
+    """
     held = reliability(scores, truth, bins)
-    return sum(one.count * abs(one.said - one.came_true) for one in held) / max(len(truth), 1)
+    off = sum(one.count * abs(one.said - one.came_true) for one in held)
+    return off / len(truth) if len(truth) else float("nan")
 
 
 def brier(scores: Floats, truth: Bools) -> float:
@@ -171,4 +175,4 @@ def share(part: int, whole: int) -> Estimate:
     p, z2 = part / whole, _Z95**2
     middle = (p + z2 / (2 * whole)) / (1 + z2 / whole)
     half = _Z95 * float(np.sqrt(p * (1 - p) / whole + z2 / (4 * whole**2))) / (1 + z2 / whole)
-    return Estimate(p, min(middle - half, p), max(middle + half, p))
+    return Estimate(p, max(min(middle - half, p), 0.0), min(max(middle + half, p), 1.0))

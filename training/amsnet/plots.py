@@ -40,8 +40,8 @@ def accuracy_over_time(
     figure, (axes, below) = _drawn(2)
     for name, values in rows.items():
         axes.plot(days, values, marker=".", label=name)
-    axes.set(xlabel="day", ylabel="accuracy", ylim=(0.4, 1.0))
-    axes.legend(fontsize=8)
+    axes.set(xlabel="day", ylabel="accuracy", ylim=(0.0, 1.03))
+    axes.legend(loc="lower right", fontsize=8)
     below.bar(days, imaged, width=0.4)
     below.set(xlabel="day", ylabel="embryos still imaged")
     figure.savefig(out, dpi=120)

@@ -116,13 +116,14 @@ def text_of(days: Sequence[Day], areas: Mapping[str, Estimate], stream: Cadences
 def _stream_lines(one: Cadences) -> list[str]:
     return [
         "",
-        f"{one.embryos} embryos as a stream, {one.frames} frames: representatives differ from the clip by at most "
-        f"{one.worst_on_representatives:.1e}",
-        f"  at {one.window_h[1]:g} h, AUC: clip {one.clip}  stream {one.stream}  shifted at every frame {one.wrong}",
+        f"{one.embryos} embryos as a stream, {one.frames} frames; largest difference from the clip that sees the same",
+        f"  on representatives {one.worst_on_representatives:.1e}, at the window's last frame {one.worst_at_end:.1e}",
+        f"  ROC AUC: clip by its last representative before {one.window_h[1]:g} h {one.clip}",
+        f"  stream by its last frame {one.stream}  shifted at every frame {one.wrong}",
         f"  less the clip's: stream {one.stream_less_clip}  shifted at every frame {one.wrong_less_clip}",
-        f"  accuracy: clip {one.accuracy_clip:.3f}  stream {one.accuracy_stream:.3f}  shifted {one.accuracy_wrong:.3f}",
+        f"  accuracy: clip {one.accuracy_clip}  stream {one.accuracy_stream:.3f}  shifted {one.accuracy_wrong:.3f}",
         f"  mean distance from the clip's answer: stream {one.stream_moved:.3f}, shifted {one.wrong_moved:.3f}",
-        f"  {'agree' if one.agrees else 'DO NOT AGREE'}: equal on representatives to 1e-5, elsewhere in the interval",
+        f"  {'agree' if one.agrees else 'DO NOT AGREE'}: to 1e-5 on the same frames, accuracy in the clip's interval",
     ]
 
 

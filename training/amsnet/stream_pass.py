@@ -7,7 +7,6 @@ no trace in the memory, so every answer in the window is the answer of the whole
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ from engines.load import Loaded
 from engines.preprocess import to_tensor
 from engines.segments import SegmentPolicy
 from training.amsnet.answers import representatives
-from training.amsnet.metrics import Bools, Estimate, Floats, accuracy, auc, auc_interval, bootstrap
+from training.amsnet.metrics import Bools, Estimate, Floats, accuracy, auc, auc_interval, bootstrap, share
 from training.datasets.embryo import Embryo
 
 
@@ -26,8 +25,9 @@ class Streamed:
     """One embryo's answers (T,): `right` under the segment rules, `wrong` with a shift at every frame of the window.
 
     `wrong` is NaN outside of the window. `clip` (R,): the offline answers on its representatives, `at` (R,) their
-    indices. The memory is finite, so `wrong` has forgotten all before the window after as many frames as the network
-    has shifted blocks.
+    indices. `end`: the window's last frame; `clip_end`: the offline answer when that frame stands for its segment. The
+    memory is finite, so `wrong` has forgotten all before the window after as many frames as the network has shifted
+    blocks.
     """
 
     hours_h: Floats
@@ -35,12 +35,20 @@ class Streamed:
     wrong: Floats
     clip: Floats
     at: list[int]
+    end: int
+    clip_end: float
     reaches: bool
 
     @property
     def worst(self) -> float:
         """Largest difference of stream and clip over the representatives."""
         return float(np.abs(self.right[self.at] - self.clip).max())
+
+
+def clip_to(hours_h: Floats, t: int) -> list[int]:
+    """The clip that a peek at frame `t` stands for: the representatives of the segments before, then the frame."""
+    before = [index for index in representatives(hours_h) if index <= t]
+    return [*before[:-1], t]
 
 
 def stream(loaded: Loaded, embryo: Embryo, hours: bool = True) -> Floats:
@@ -83,12 +91,13 @@ class Cadences:
     embryos: int
     frames: int
     worst_on_representatives: float
+    worst_at_end: float
     clip: Estimate
     stream: Estimate
     wrong: Estimate
     stream_less_clip: Estimate
     wrong_less_clip: Estimate
-    accuracy_clip: float
+    accuracy_clip: Estimate
     accuracy_stream: float
     accuracy_wrong: float
     stream_moved: float
@@ -96,37 +105,39 @@ class Cadences:
 
     @property
     def agrees(self) -> bool:
-        """Equal on representatives to 1e-5, and elsewhere the AUC (if there is one) lies in the clip's interval."""
-        within = math.isnan(self.clip.value) or self.clip.low <= self.stream.value <= self.clip.high
-        return self.worst_on_representatives <= 1e-5 and within
+        """Stream and clip are equal to 1e-5 where both see the same frame, on representatives and elsewhere; and the
+        stream's accuracy by its latest frame lies in the interval of the clip's by its latest representative.
+        """
+        same = max(self.worst_on_representatives, self.worst_at_end) <= 1e-5
+        return same and self.accuracy_clip.low <= self.accuracy_stream <= self.accuracy_clip.high
 
 
-def compare(streamed: Sequence[Streamed], window_h: tuple[float, float]) -> Cadences:
+def compare(streamed: Sequence[Streamed], window_h: tuple[float, float], rounds: int = 1000) -> Cadences:
     """`*_moved`: mean distance of an answer in the window from the clip's last one before it."""
     truth: Bools = np.array([one.reaches for one in streamed], dtype=bool)
     ends, moved = [], []
     for one in streamed:
         within = np.nonzero((one.hours_h >= window_h[0]) & (one.hours_h < window_h[1]))[0]
-        last = int(within[-1])
         before = np.searchsorted(one.at, within, side="right") - 1
-        ends.append((one.clip[before[-1]], one.right[last], one.wrong[last]))
+        ends.append((one.clip[before[-1]], one.right[one.end], one.wrong[one.end]))
         moved.append([float(np.abs(line[within] - one.clip[before]).mean()) for line in (one.right, one.wrong)])
     clip, right, wrong = (np.array(line) for line in zip(*ends, strict=True))
 
     def less(others: Floats) -> Estimate:
-        return bootstrap(lambda rows: auc(others[rows], truth[rows]) - auc(clip[rows], truth[rows]), len(truth))
+        return bootstrap(lambda rows: auc(others[rows], truth[rows]) - auc(clip[rows], truth[rows]), len(truth), rounds)
 
     return Cadences(
         window_h=window_h,
         embryos=len(streamed),
         frames=sum(len(one.hours_h) for one in streamed),
         worst_on_representatives=max(one.worst for one in streamed),
-        clip=auc_interval(clip, truth),
-        stream=auc_interval(right, truth),
-        wrong=auc_interval(wrong, truth),
+        worst_at_end=max(abs(float(one.right[one.end]) - one.clip_end) for one in streamed),
+        clip=auc_interval(clip, truth, rounds),
+        stream=auc_interval(right, truth, rounds),
+        wrong=auc_interval(wrong, truth, rounds),
         stream_less_clip=less(right),
         wrong_less_clip=less(wrong),
-        accuracy_clip=accuracy(clip, truth),
+        accuracy_clip=share(int(((clip > 0.5) == truth).sum()), len(truth)),
         accuracy_stream=accuracy(right, truth),
         accuracy_wrong=accuracy(wrong, truth),
         stream_moved=float(np.mean([row[0] for row in moved])),
