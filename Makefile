@@ -37,14 +37,18 @@ bench: $(VENV)/.demo  ## a table of times, ratios and bytes against their goals,
 	$(BIN)/pellucid engines bench --add build/bench-pytorch.json --json-file build/bench.json
 	cat build/bench.json
 
-# random weights: right in size and speed, without meaning. 98 MB, outside the repository
-full-size: build/models/amsnet-resnet50.json build/models/embryodiff-resnet18.json build/models/embryodiff-resnet50.json  ## the papers' AMSNet (ResNet-50, 7 planes, 224 px) and EmbryoDiff for bench and run
+# random weights: right in size and speed, without meaning. Hundreds of MB, outside the repository
+FULL_SIZE = amsnet-resnet50 embryodiff-resnet18 embryodiff-resnet50 i2cnet gardner memebg
+full-size: $(FULL_SIZE:%=build/models/%.json)  ## the papers' sizes (AMSNet: ResNet-50, 7 planes, 224 px) for bench and run
 
 build/models/amsnet-resnet50.json: | $(VENV)/.train
 	$(BIN)/python -m training.amsnet.export --random-weights --backbone resnet50 --name amsnet-resnet50 --out $(@D)
 
 build/models/embryodiff-%.json: | $(VENV)/.train
 	$(BIN)/python -m training.embryodiff.export --random-weights --trunk $* --head-size paper --name embryodiff-$* --out $(@D)
+
+build/models/%.json: | $(VENV)/.train
+	$(BIN)/python -m training.$*.export --random-weights --paper --name $* --out $(@D)
 
 load: $(VENV)/.dev  ## 240 embryos within one second, a real daemon and a real Mosquitto (apt-get install mosquitto)
 	$(BIN)/python -m pytest tests/test_load.py -m 'broker and slow' -s

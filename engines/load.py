@@ -22,7 +22,8 @@ class Loaded:
     """An engine, the manifest it was made from, and why this runtime serves it.
 
     `encoder`: the graph before the engine, of a model that has two (task "stage"). `stage`: the stage model that judges
-    the same frames beside a blastocyst model, where one serves.
+    the same frames beside a blastocyst model, where one serves. `segmenter`, `graders`: the models of day 5, where they
+    serve: both or neither.
     """
 
     engine: Engine
@@ -30,11 +31,19 @@ class Loaded:
     note: str
     encoder: Engine | None = None
     stage: Loaded | None = None
+    segmenter: Loaded | None = None
+    graders: tuple[Loaded, ...] = ()
 
     @property
     def engines(self) -> tuple[Engine, ...]:
         """Its graphs in the order they run."""
         return (self.engine,) if self.encoder is None else (self.encoder, self.engine)
+
+    @property
+    def serving(self) -> tuple[Loaded, ...]:
+        """It and every model beside it."""
+        beside = [one for one in (self.stage, self.segmenter) if one is not None]
+        return (self, *beside, *self.graders)
 
 
 def find_manifests(*folders: Path) -> list[Path]:

@@ -46,7 +46,8 @@ class PackedState(_Strict):
 class Preprocess(_Strict):
     """How plane images become the input `x`: see `engines.preprocess`.
 
-    `crop` "embryo": the square of `width_in_well_radii` around the embryo; absent: the whole middle of the picture.
+    `crop` "embryo": the square of `width_in_well_radii` around the embryo; "blastocyst": the square that
+    `engines.blastocyst` finds on day 5; absent: the whole middle of the picture.
     """
 
     planes_um: tuple[int, ...] = Field(min_length=1)
@@ -55,7 +56,7 @@ class Preprocess(_Strict):
     mean: float
     std: float = Field(gt=0)
     allowed_plane_counts: tuple[int, ...] = Field(min_length=1)
-    crop: Literal["embryo"] | None = None
+    crop: Literal["embryo", "blastocyst"] | None = None
     width_in_well_radii: float = Field(default=1.45, gt=0)
 
     @model_validator(mode="after")
@@ -127,7 +128,7 @@ class Manifest(_Strict):
     schema_: Literal["pellucid.manifest/1"] = Field(alias="schema")
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
     version: str
-    task: Literal["blastocyst", "stage"]
+    task: Literal["blastocyst", "stage", "segmentation", "grade"]
     graph: Graph
     state_id: str = Field(pattern=r"^[0-9a-f]{64}$")
     inputs: tuple[Tensor, ...]

@@ -13,10 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.contract import EngineError
-from engines.locate import Located, crop_embryo, locate
+from engines.locate import Circle, Located, crop_embryo, locate
 from engines.manifest import Preprocess
+from engines.square import Square
 
 Gray = npt.NDArray[np.uint8]
+
+_USUAL_WELL_RADIUS = 0.44  # of the shorter side
 
 
 def nearest_plane_um(wanted_um: int, present_um: tuple[int, ...]) -> int:
@@ -47,16 +50,24 @@ def fit_plane(image: Gray, height_px: int, width_px: int) -> Gray:
 def locate_in(images: Mapping[int, Gray]) -> Located:
     """Where well and embryo lie: looked for once per frame, in the plane nearest to the middle one, for all models.
 
-    Raises EngineError without a plane, and below 100 px a side.
+    Nothing is sure where the locator can make nothing of the picture. Raises EngineError without a plane, and below
+    100 px a side.
     """
-    return locate(images[nearest_plane_um(0, tuple(sorted(images)))])
+    frame = images[nearest_plane_um(0, tuple(sorted(images)))]
+    try:
+        return locate(frame)
+    except ValueError:  # a straight edge of glare: the circle through it is larger than the picture has rays for
+        height, width = frame.shape
+        well = Circle((width - 1) / 2, (height - 1) / 2, _USUAL_WELL_RADIUS * min(height, width))
+        return Located(well, well, 0.0, 0.0)
 
 
-def fit_stack(images: Mapping[int, Gray], how: Preprocess, found: Located | None = None) -> Gray:
+def fit_stack(images: Mapping[int, Gray], how: Preprocess, found: Located | Square | None = None) -> Gray:
     """Plane images by um, each (H, W) uint8 -> (P, height_px, width_px) uint8, missing planes filled.
 
-    `found` (see `locate_in`) is where a model that looks at the embryo's surroundings only is cut from; the others do
-    not ask. Raises EngineError when the number of planes is not one the model was trained to judge.
+    `found` (see `locate_in`) is where a model that looks at the embryo's surroundings only is cut from; for a model of
+    day 5 it is the square that `engines.blastocyst` found; the others do not ask. Raises EngineError when the number of
+    planes is not one the model was trained to judge.
     """
     present_um = tuple(sorted(images))
     if len(present_um) not in how.allowed_plane_counts:
@@ -66,10 +77,14 @@ def fit_stack(images: Mapping[int, Gray], how: Preprocess, found: Located | None
     return np.stack([fitted[plane_um] for plane_um in shown])  # P H W
 
 
-def _fitted(image: Gray, how: Preprocess, found: Located | None) -> Gray:
+def _fitted(image: Gray, how: Preprocess, found: Located | Square | None) -> Gray:
     if how.crop is None:
         return fit_plane(image, how.height_px, how.width_px)
-    if found is None:
+    if how.crop == "blastocyst":
+        if not isinstance(found, Square):
+            raise EngineError("the model looks at a blastocyst's square only, and nobody has said where it lies")
+        return fit_plane(found.cut(image), how.height_px, how.width_px)
+    if not isinstance(found, Located):
         raise EngineError("the model looks at the embryo only, and nobody has said where it lies")
     return crop_embryo(image, found, how.width_px, how.width_in_well_radii)
 

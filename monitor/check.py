@@ -53,8 +53,11 @@ def check(config: Config) -> Iterator[Finding]:
         yield Finding("error", "engine", str(fault))
     else:
         yield _engine(loaded)
-        if loaded.stage is not None:
-            yield _engine(loaded.stage)
+        for beside in loaded.serving[1:]:
+            yield _engine(beside)
+        if loaded.segmenter is None:
+            text = "no model of day 5 is configured (engines.segmenter, engines.graders): nothing is graded"
+            yield Finding("ok", "day 5", text)
         yield from _planes(config, loaded)
     yield _storage(config.storage.path)
     yield _broker(config.mqtt, config.site)
@@ -71,10 +74,11 @@ def _engine(loaded: Loaded) -> Finding:
 
 def _planes(config: Config, loaded: Loaded) -> Iterator[Finding]:
     for incubator in config.incubator:
-        try:
-            check_planes(incubator, loaded.manifest.name, loaded.manifest.preprocess.allowed_plane_counts)
-        except ConfigError as fault:
-            yield Finding("error", f"{incubator.name} planes", str(fault))
+        for one in loaded.serving:
+            try:
+                check_planes(incubator, one.manifest.name, one.manifest.preprocess.allowed_plane_counts)
+            except ConfigError as fault:
+                yield Finding("error", f"{incubator.name} planes", str(fault))
 
 
 def _storage(path: Path) -> Finding:

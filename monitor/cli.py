@@ -198,5 +198,6 @@ def _replay(arguments: argparse.Namespace) -> int:
     print(
         f"{summary.lines} readings in {arguments.out / 'readings.jsonl'} ({new}; {summary.put_aside} files put aside), "
         f"{summary.alerts} words about alerts in {arguments.out / 'alerts.jsonl'}"
+        + (f", {summary.events} events in {arguments.out / 'events.jsonl'}" if loaded.segmenter is not None else "")
     )
     return 0

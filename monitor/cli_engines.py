@@ -86,6 +86,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 def _measure(arguments: argparse.Namespace) -> int:
     from engines.bench import NotRun, as_json, bench_stage, engine_rows, table
+    from engines.day5_bench import DAY5_TASKS
     from engines.load import BUNDLED_MODELS, find_manifests, load_engine
     from monitor.bench import machine
 
@@ -99,9 +100,13 @@ def _measure(arguments: argparse.Namespace) -> int:
     measured: list[dict[str, Any]] = []
     where = machine()
     found = [load_engine(path, "cpu", arguments.threads) for path in find_manifests(*folders)]
+    day5 = [loaded for loaded in found if loaded.manifest.task in DAY5_TASKS]
+    amsnets = [loaded for loaded in found if loaded.manifest.task == "blastocyst"]
     for loaded in found:
+        if loaded in day5:
+            continue  # told together below
         if loaded.encoder is not None:
-            rows += bench_stage(loaded, _beside(loaded, found))
+            rows += bench_stage(loaded, _beside(loaded, amsnets))
             continue
         engine, way, missed = _bench_one(loaded)
         rows += engine_rows(engine)
@@ -111,6 +116,8 @@ def _measure(arguments: argparse.Namespace) -> int:
 
             rows += way_rows(loaded.manifest.name, way, loaded.manifest.preprocess.height_px >= FULL_SIZE_PX)
         not_run += missed
+    day5_rows, day5_missed = _bench_day5(day5, amsnets)
+    rows, not_run = [*rows, *day5_rows], [*not_run, *day5_missed]
     more_rows, more_missed = _added(arguments.add)
     rows, not_run = [*rows, *more_rows], [*not_run, *more_missed]
     result = {"schema": "pellucid.bench/1", "machine": where, "models": measured, **as_json(rows, not_run)}
@@ -120,10 +127,25 @@ def _measure(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _beside(loaded: Loaded, found: list[Loaded]) -> Engine | None:
+def _bench_day5(day5: list[Loaded], amsnets: list[Loaded]) -> tuple[list[Row], list[NotRun]]:
+    """One drawn frame of day 5, from the whole picture to grades, in steps of AMSNet; both sizes where they are."""
+    from engines.day5_bench import bench_day5
+    from monitor.bench import FULL_SIZE_PX
+    from monitor.simulator import PLANES_UM, VirtualEmbryo
+
+    if not day5:
+        return [], []
+    print("day 5: crop, segmentation, both graders ...", file=sys.stderr)
+    frame = VirtualEmbryo(3, arrest_share=0.0).stack(116.0)
+    planes = dict(zip(PLANES_UM, frame, strict=True))
+    steps = {loaded.manifest.preprocess.height_px >= FULL_SIZE_PX: loaded.engine for loaded in amsnets}
+    return bench_day5(day5, planes, small=steps.get(False), full=steps.get(True))
+
+
+def _beside(loaded: Loaded, amsnets: list[Loaded]) -> Engine | None:
     """The blastocyst model that sees pictures of the same size."""
-    how = loaded.manifest.preprocess
-    alike = [one for one in found if one.encoder is None and one.manifest.preprocess.height_px == how.height_px]
+    height_px = loaded.manifest.preprocess.height_px
+    alike = [one for one in amsnets if one.manifest.preprocess.height_px == height_px]
     return alike[0].engine if alike else None
 
 

@@ -177,13 +177,24 @@ class Storage(_Section):
 
 class Engines(_Section):
     """Which models serve, and on what. `models` = "bundled" or a folder with ONNX files and manifests. `stage` "":
-    none."""
+    none. `segmenter` "" and no `graders`: nothing is done on day 5."""
 
     device: Literal["auto", "gpu", "cpu"] = "auto"
     models: str = "bundled"
     blastocyst: str = "amsnet-small"
     stage: str = ""
+    segmenter: str = ""
+    graders: tuple[str, ...] = ()
     threads: int = Field(default=0, ge=0, le=256, description="0: one per physical core")
+
+    @model_validator(mode="after")
+    def _day5_is_whole(self) -> Engines:
+        """Grades need parts to speak against them, and parts alone are no grade."""
+        if bool(self.segmenter) != bool(self.graders):
+            raise ValueError("segmenter and graders go together: name both, or neither")
+        if len(set(self.graders)) != len(self.graders):
+            raise ValueError(f"graders = {list(self.graders)}: every name may stand once")
+        return self
 
 
 class HttpTls(_Section):

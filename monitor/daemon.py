@@ -116,6 +116,9 @@ class Daemon:
         self._engine_strikes = 0
         self._storage_faults = 0
         self._storage_text = ""
+        if self.node.day5 is not None:
+            self.node.day5.wake = self.wake
+            metrics.declare_gradings()
         self._declare(loaded)
 
     def _declare(self, loaded: Loaded) -> None:
@@ -126,8 +129,8 @@ class Daemon:
         metrics.build_info.info({"version": monitor.__version__})
         for facts in _engine_facts(loaded):
             metrics.engine_fallback.labels(facts.name).set(0)
-            told = {"model": facts.name, "version": facts.version, "runtime": facts.runtime, "sha256": facts.sha256}
-            metrics.engine_info.labels(facts.task).info(told)
+            told = {"version": facts.version, "runtime": facts.runtime, "sha256": facts.sha256}
+            metrics.engine_info.labels(facts.task, facts.name).info(told)
 
     # -- from other threads --------------------------------------------------------------------------------------------
 
@@ -188,7 +191,7 @@ class Daemon:
         for share in self.shares:
             if not self._stopping.is_set():
                 self._look(share, moved, lost)
-        worked = self._advance()
+        worked = self._advance() or self._work_on_day5()
         self._look_out()
         self._publish()
         self._refresh()
@@ -233,6 +236,17 @@ class Daemon:
         for reading in recorded.readings:
             self._say(reading)
         return True
+
+    def _work_on_day5(self) -> bool:
+        """One embryo's day 5, while no frame waits for its step; whether there may be more."""
+        if self.node.day5 is None or self._stopping.is_set():
+            return False
+        waiting, away = sum(share.waiting for share in self.shares), {share.name for share in self.shares if share.away}
+        try:
+            return self.node.day5.turn(waiting, away)
+        except StorageError as fault:
+            self._storage_failed(fault)
+            return False
 
     def _look_out(self) -> None:
         try:
@@ -322,7 +336,6 @@ class Daemon:
 
 
 def _engine_facts(loaded: Loaded) -> tuple[EngineFacts, ...]:
-    serving = (loaded,) if loaded.stage is None else (loaded, loaded.stage)
     return tuple(
         EngineFacts(
             one.manifest.task,
@@ -332,5 +345,5 @@ def _engine_facts(loaded: Loaded) -> tuple[EngineFacts, ...]:
             one.manifest.graph.sha256,
             fallback=False,
         )
-        for one in serving
+        for one in loaded.serving
     )

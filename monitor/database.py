@@ -56,8 +56,16 @@ CREATE TABLE feature (
   embryo_id TEXT NOT NULL, model TEXT NOT NULL, number INTEGER NOT NULL, state_id TEXT NOT NULL, hpi REAL,
   elapsed_h REAL, vector BLOB NOT NULL, PRIMARY KEY (embryo_id, model, number)) WITHOUT ROWID;
 """
-SCHEMA_VERSION = 3
-BEFORE_FEATURES = 2  # such a file lacks one table, and gets it
+DAY5 = """
+CREATE TABLE judged (
+  embryo_id TEXT PRIMARY KEY, reading TEXT NOT NULL, frame_key TEXT NOT NULL, frame_order REAL NOT NULL, at_h REAL,
+  hpi REAL, furthest TEXT, done_order REAL, done_h REAL, day5 TEXT, overlay TEXT) WITHOUT ROWID;
+CREATE TABLE day5 (
+  id TEXT PRIMARY KEY, embryo_id TEXT NOT NULL, revision INTEGER NOT NULL, at_h REAL, body_area REAL, unit TEXT,
+  body TEXT NOT NULL, UNIQUE (embryo_id, revision)) WITHOUT ROWID;
+"""
+SCHEMA_VERSION = 4
+BEFORE_FEATURES, BEFORE_DAY5 = 2, 3  # such a file lacks tables, and gets them
 
 
 class Database:
@@ -98,9 +106,11 @@ class Database:
         self.connection.execute("PRAGMA synchronous = FULL")
         version = self.connection.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
-            self._set_up(SCHEMA + FEATURES)
+            self._set_up(SCHEMA + FEATURES + DAY5)
         elif version == BEFORE_FEATURES:
-            self._set_up(FEATURES)
+            self._set_up(FEATURES + DAY5)
+        elif version == BEFORE_DAY5:
+            self._set_up(DAY5)
         elif version != SCHEMA_VERSION:
             raise StorageError(
                 f"{self._path} has schema {version}, this version of pellucid reads {SCHEMA_VERSION}: run the version "

@@ -20,15 +20,19 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from engines.day5 import from_life
+from engines.load import BUNDLED_MODELS, find_manifests
+from engines.manifest import read_manifest
 from monitor.broker import EmbeddedBroker
 from monitor.clock import SystemClock
 from monitor.config import Config, make_config
 from monitor.daemon import Daemon
+from monitor.day5_due import DAY_5_EITHER_WAY_H, DAY_5_H
 from monitor.endpoints import Endpoints
 from monitor.metrics import Metrics
 from monitor.node import load_models
 from monitor.notify import Notifier
-from monitor.simulator import PLANES_UM, VirtualEmbryo, simulate
+from monitor.simulator import PLANES_UM, Life, VirtualEmbryo, simulate
 from monitor.subscriber import Subscriber
 
 PLAIN_EVERY_S = 5.0
@@ -57,9 +61,12 @@ class Board:
 
     latest: dict[str, dict[str, Any]] = field(default_factory=dict)
     frames: set[tuple[str, str]] = field(default_factory=set)
+    day5: dict[str, dict[str, Any]] = field(default_factory=dict)  # well -> its last result
     doubtful: int = 0  # told, but without a probability
 
     def take(self, topic: str, payload: dict[str, Any] | None) -> None:
+        if topic.endswith("/event") and payload is not None:
+            self.day5[payload["embryo"]["well"]] = payload["day5"]
         if not topic.endswith("/reading") or payload is None:
             return
         frame = (payload["embryo"]["well"], payload["occurred_at"])
@@ -117,11 +124,19 @@ def _config(folder: Path, incubator: Path, port: int, start: datetime, http_port
             ],
             "mqtt": {"host": "127.0.0.1", "port": port, "protocol": 311},
             "storage": {"path": folder / "storage"},
-            "engines": {"threads": 1},
+            "engines": {"threads": 1, **day5_models()},
             "http": {"port": http_port},
         },
         "the demo's own configuration",
     )
+
+
+def day5_models() -> dict[str, Any]:
+    """The bundled models of day 5 as settings; none where a segmenter or a grader is not there."""
+    manifests = [read_manifest(path) for path in find_manifests(BUNDLED_MODELS)]
+    segmenters = [one.name for one in manifests if one.task == "segmentation"]
+    graders = [one.name for one in manifests if one.task == "grade"]
+    return {"segmenter": segmenters[0], "graders": graders} if segmenters and graders else {}
 
 
 def _draw(out: Path, settings: Settings, start: datetime) -> None:
@@ -186,8 +201,9 @@ class _Silent:
 
 def _table(board: Board, settings: Settings) -> Table:
     table = Table(title=f"{len(board.frames)} of {settings.frames} readings received over MQTT", title_justify="left")
-    for name in ("well", "hpi", "P(blastocyst)", "memory h", "stage", "planes", "flags", "drawn truth"):
-        left = name in ("flags", "drawn truth", "P(blastocyst)", "stage")
+    day5 = ("day 5",) if board.day5 else ()  # no column without models
+    for name in ("well", "hpi", "P(blastocyst)", "memory h", "stage", *day5, "planes", "flags", "drawn truth"):
+        left = name in ("flags", "drawn truth", "P(blastocyst)", "stage", "day 5")
         table.add_column(name, justify="left" if left else "right", no_wrap=name != "flags")
     for well, reading in sorted(board.latest.items(), key=lambda pair: int(pair[0])):
         blastocyst, frame = reading["blastocyst"], reading["frame"]
@@ -195,12 +211,15 @@ def _table(board: Board, settings: Settings) -> Table:
         hpi = frame["hpi"]
         phase = "-" if hpi is None else life.phase_at(hpi) or "-"
         will = "reaches tB" if life.reaches_blastocyst else "arrests"
+        if day5 and (grade := _drawn_grade(life, hpi)) is not None:
+            will += f", {grade}"
         table.add_row(
             well,
             "unknown" if hpi is None else f"{hpi:.1f}",
             "not judged" if blastocyst is None else _bar(blastocyst["probability"]),
             "-" if blastocyst is None or blastocyst["state_age_h"] is None else f"{blastocyst['state_age_h']:.1f}",
             _staged(reading["stage"]),
+            *([_graded(board.day5.get(well))] if day5 else []),
             str(len(frame["planes"])),
             ", ".join(reading["quality"]["flags"]) or "-",
             f"{phase:<5} {will}",
@@ -214,6 +233,24 @@ def _staged(stage: dict[str, Any] | None) -> str:
         return "-"
     revised = "" if stage["revised"] == stage["live"] else f" ({stage['revised']})"
     return f"{stage['live']} {stage['live_probability']:.2f}{revised}"
+
+
+def _graded(day5: dict[str, Any] | None) -> str:
+    """`4AB` with how many measures speak against it, or why there is no grade, in a word or two."""
+    if day5 is None:
+        return "-"
+    if day5["grade"] is None:
+        return str(day5["outcome"]).replace("_", " ")
+    told = "".join(str(day5["grade"][key] or "-") for key in ("expansion", "icm", "te"))
+    return told + (f" ({len(day5['flags'])} flags)" if day5["flags"] else "")
+
+
+def _drawn_grade(life: Life, hpi: float | None) -> str | None:
+    """What is true of a drawn blastocyst on day 5; None before, and where it is none."""
+    if hpi is None or hpi < DAY_5_H - DAY_5_EITHER_WAY_H:
+        return None
+    grade = from_life(life.expansion_at(hpi), life.icm_grade, life.te_grade)
+    return None if grade.expansion is None else str(grade)
 
 
 def _bar(probability: float) -> str:

@@ -34,6 +34,16 @@ class FileRecord:
         return cls(place.incubator, plane.file, place, embryo_id, key, plane.plane_um, sha256, reason, plane.page)
 
 
+@dataclass(frozen=True)
+class Source:
+    """A plane that was judged: its file below the incubator's folder, the page in it (0: it is the plane), digest."""
+
+    plane_um: int
+    path: str
+    page: int
+    sha256: str
+
+
 class FileTable:
     """Rows of files over one database connection."""
 
@@ -71,6 +81,15 @@ class FileTable:
             (incubator,),
         )
         return {path: (size, mtime_ns) for path, size, mtime_ns in rows}
+
+    def judged_from(self, place: Place, embryo_id: str, frame_key: str) -> list[Source]:
+        """What a frame of an embryo was last told from, in order of its planes."""
+        rows = self._db.execute(
+            "SELECT plane_um, path, page, sha256 FROM file WHERE incubator = ? AND dish = ? AND well = ? "
+            "AND frame_key = ? AND embryo_id = ? AND reason IS NULL ORDER BY plane_um",
+            (place.incubator, place.dish, place.well, frame_key, embryo_id),
+        )
+        return [Source(*row) for row in rows]
 
     def of_frame(
         self, place: Place, moment: Moment, entry: datetime | None, stacked: bool = False

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from monitor.alert import Alert, AlertState
 from monitor.alert_table import AlertTable, Verdict, alert_topic
 from monitor.database import Database
+from monitor.day5_table import Day5Table, Worked
+from monitor.event import Event, event_topic
 from monitor.feature_table import FeatureRow, FeatureTable
 from monitor.file_table import FileRecord, FileTable
 from monitor.last_frames import LastFrames
@@ -26,8 +28,8 @@ from monitor.vocabulary import Moment, Place, Reading
 
 @dataclass(frozen=True)
 class Entry:
-    """What one frame adds: the run as it leaves it, its reading (None: nothing new), files, new state digests, and what
-    the stage model was told of it."""
+    """What one frame adds: the run as it leaves it, its reading (None: nothing new), files, new state digests, what the
+    stage model was told of it, and its hours since the run's first frame (None: not known)."""
 
     run: Run
     ended: tuple[Run, str] | None
@@ -38,16 +40,18 @@ class Entry:
     complete_at: datetime | None
     verdicts: tuple[Verdict, ...] = ()
     features: tuple[FeatureRow, ...] = ()
+    elapsed_h: float | None = None
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a transaction made true: readings and alerts as they will be told (with `seq`), in order; and the state
-    digests that no row names any more."""
+    """What a transaction made true: readings and alerts as they will be told (with `seq`), in order; and the digests of
+    states and of day-5 pictures that no row names any more."""
 
     readings: list[Reading]
     alerts: list[Alert]
     freed: set[str]
+    freed_overlays: set[str] = field(default_factory=set)
 
 
 class Journal:
@@ -65,6 +69,7 @@ class Journal:
         self.features = FeatureTable(self._database)
         self.outbox = OutboxTable(self._database, self.alerts)
         self.last_frames = LastFrames(self._database)
+        self.day5 = Day5Table(self._database)
 
     @property
     def is_new(self) -> bool:
@@ -84,10 +89,12 @@ class Journal:
         told: list[Reading] = []
         alerts: list[Alert] = []
         freed: set[str] = set()
+        overlays: set[str] = set()
         with self._database.transaction():
             for entry in entries:
                 if entry.ended is not None:
                     freed |= self._end_run(*entry.ended, now)
+                    overlays |= self.day5.end(entry.ended[0].embryo_id)
                 self._put_run(entry.run)
                 self.files.put(entry.files)
                 freed |= self._put_states(entry.run.embryo_id, entry.states)
@@ -98,7 +105,25 @@ class Journal:
                 alerts += self._put_verdicts(entry.verdicts, entry.complete_at, now)
             alerts += self._put_verdicts(verdicts, None, now)
             freed = {digest for digest in freed if not self._named(digest)}
-        return Recorded(told, alerts, freed)
+            overlays = {digest for digest in overlays if not self.day5.named(digest)}
+        return Recorded(told, alerts, freed, overlays)
+
+    def record_day5(self, worked: Worked, now: datetime) -> tuple[Event, set[str]]:
+        """Record what was made of an embryo's newest frame, and lay it into the outbox: the event as it will be told,
+        and the overlays that no row names any more. Raises StorageError; then nothing has happened."""
+        event = worked.event
+        with self._database.transaction():
+            if self._boot_id is not None:
+                event = event.model_copy(update={"seq": self._database.count("seq"), "boot_id": self._boot_id})
+            body, embryo = event.body(), event.embryo
+            freed = self.day5.record(worked, body)
+            if self._boot_id is not None:
+                query = "SELECT complete_at FROM reading WHERE id = ?"
+                (complete_at,) = self._db.execute(query, (event.day5.frame.reading,)).fetchone()
+                topic = event_topic(Place(embryo.incubator, embryo.dish, embryo.well))
+                self.outbox.put("event", topic, None, False, complete_at, now, body)
+            freed = {digest for digest in freed if not self.day5.named(digest)}
+        return event, freed
 
     def decide(self, verdicts: Sequence[Verdict], now: datetime) -> list[Alert]:
         """Record what was decided without a frame; the words as recorded."""
@@ -160,6 +185,8 @@ class Journal:
             self._db.execute(
                 "UPDATE run SET latest_reading = ? WHERE embryo_id = ?", (reading.id, reading.embryo.embryo_id)
             )
+        if self._is_open(reading.embryo.embryo_id):
+            self.day5.judged(reading, entry.moment.key, entry.moment.order, entry.elapsed_h)
         if self._boot_id is not None:
             self.last_frames.record(reading, now)
             # only the newest frame may stand in the retained topic: a late word about an old one must not replace it

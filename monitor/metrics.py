@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from monitor.alert_rules import KINDS
+from monitor.day5_body import Day5Outcome
+from monitor.event import Event
 from monitor.outbox import OutboxRow
 from monitor.vocabulary import Outcome, Reading
 
@@ -88,7 +91,10 @@ class Metrics:
             buckets=_LATENCY_BUCKETS_S,
         )
         self.alerts_open = gauge("alerts_open", "Alerts that stand open.", "kind")
-        self.engine_info = Info("engine", "The engines that serve.", ("task",), namespace="pellucid", registry=registry)
+        self.gradings = counter("gradings_total", "Results of day 5 journalled, by outcome.", "outcome")
+        self.engine_info = Info(
+            "engine", "The engines that serve.", ("task", "model"), namespace="pellucid", registry=registry
+        )
         self.build_info = Info("build", "This software.", namespace="pellucid", registry=registry)
 
     def declare(self, incubators: list[str]) -> None:
@@ -99,6 +105,11 @@ class Metrics:
             self.planes_missing.labels(name)
             self.share_reachable.labels(name).set(0)
             self.active_embryos.labels(name).set(0)
+
+    def declare_gradings(self) -> None:
+        """The same of day 5, where its models serve."""
+        for outcome in get_args(Day5Outcome):
+            self.gradings.labels(outcome)
 
     def open_alerts(self, counts: Mapping[str, int]) -> None:
         """How many alerts of each kind stand open; every kind has its series."""
@@ -114,6 +125,10 @@ class Metrics:
         captured_at = reading.frame.captured_at or complete_at
         if captured_at is not None and reading.outcome is not Outcome.OUT_OF_ORDER:
             self.last_frame.labels(name).set(captured_at.timestamp())
+
+    def day5_told(self, event: Event) -> None:
+        """A result of day 5 was journalled."""
+        self.gradings.labels(event.day5.outcome).inc()
 
     def connected(self, up: bool, session: int) -> None:
         self.mqtt_connected.set(int(up))

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from engines.contract import Engine
+from engines.day5_models import Day5Models
 from engines.load import BUNDLED_MODELS, Loaded, find_manifest, load_engine
 from engines.locate import LEAST_SIDE_PX
 from engines.segments import SegmentPolicy
@@ -20,6 +21,8 @@ from engines.stages import StagePolicy
 from monitor.alarms import Alarms
 from monitor.alert_rules import DEFAULTS, Alerts
 from monitor.config import Engines, Incubator
+from monitor.day5_judge import Day5Judge
+from monitor.day5_work import OVERLAYS, Day5Work, Pictures
 from monitor.decide import Voice
 from monitor.errors import ConfigError, EngineError
 from monitor.intake import Intake
@@ -38,19 +41,25 @@ log = logging.getLogger(__name__)
 
 
 def load_models(settings: Engines) -> Loaded:
-    """The blastocyst model and beside it the stage model, warm. Raises ConfigError that says what is missing."""
+    """The blastocyst model and those beside it (stage, day 5), warm. Raises ConfigError that says what is missing."""
     folder = BUNDLED_MODELS if settings.models == "bundled" else Path(settings.models)
     try:
-        loaded = _loaded(settings, settings.blastocyst, "blastocyst", folder)
-        return replace(loaded, stage=_loaded(settings, settings.stage, "stage", folder) if settings.stage else None)
+        loaded = _loaded(settings, settings.blastocyst, "blastocyst", folder, "blastocyst")
+        stage = _loaded(settings, settings.stage, "stage", folder, "stage") if settings.stage else None
+        if not settings.segmenter:
+            return replace(loaded, stage=stage)
+        segmenter = _loaded(settings, settings.segmenter, "segmentation", folder, "segmenter")
+        graders = tuple(_loaded(settings, name, "grade", folder, "graders") for name in settings.graders)
+        Day5Models(segmenter, graders)
+        return replace(loaded, stage=stage, segmenter=segmenter, graders=graders)
     except EngineError as fault:
         raise ConfigError(f"engines: {fault}") from fault
 
 
-def _loaded(settings: Engines, name: str, task: str, folder: Path) -> Loaded:
+def _loaded(settings: Engines, name: str, task: str, folder: Path, key: str) -> Loaded:
     loaded = load_engine(find_manifest(name, folder), settings.device, settings.threads)
     if loaded.manifest.task != task:
-        raise ConfigError(f"engines.{task} = {name!r}: that model's task is {loaded.manifest.task!r}")
+        raise ConfigError(f"engines.{key} = {name!r}: that model's task is {loaded.manifest.task!r}")
     for engine in loaded.engines:
         warm_up(engine)
     return loaded
@@ -64,7 +73,7 @@ def warm_up(engine: Engine) -> None:
 
 @dataclass
 class Node:
-    """What works together."""
+    """What works together. `day5`: the work between frames, None where its models do not serve."""
 
     journal: Journal
     memory: Memory
@@ -73,6 +82,7 @@ class Node:
     intakes: dict[str, Intake]
     time_zeros: dict[str, TimeZero]
     model: str
+    day5: Day5Work | None = None
 
     def backlog(self, now_s: float) -> tuple[int, float]:
         """Frames seen and not yet journalled, and how long (s) the oldest of them has waited; 0 where none does."""
@@ -108,8 +118,8 @@ def build_node(
     counts = manifest.preprocess.allowed_plane_counts
     for source in sources:
         check_planes(source.incubator, manifest.name, counts)
-        if loaded.stage is not None:
-            own = loaded.stage.manifest
+        for beside in loaded.serving[1:]:
+            own = beside.manifest
             check_planes(source.incubator, own.name, own.preprocess.allowed_plane_counts)
     time_zeros = {source.incubator.name: new_time_zero(source) for source in sources}
     journal = Journal(storage, boot_id)
@@ -124,11 +134,11 @@ def build_node(
     memory = Memory(
         journal, states, policy, manifest.name, facts, lambda outcome: metrics.restores.labels(outcome).inc()
     )
-    stages, digests = None, {manifest.name: manifest.graph.sha256}
-    if loaded.stage is not None:
-        stages = _stages(loaded.stage, journal, states, metrics)
-        digests[loaded.stage.manifest.name] = loaded.stage.manifest.graph.sha256
-    alarms = Alarms(journal, rules, Voice(site, node), live=boot_id is not None)
+    stages = None if loaded.stage is None else _stages(loaded.stage, journal, states, metrics)
+    digests = {one.manifest.name: one.manifest.graph.sha256 for one in loaded.serving}
+    voice = Voice(site, node)
+    alarms = Alarms(journal, rules, voice, live=boot_id is not None)
+    overlays = _overlays(loaded, journal, storage)
     pipeline = Pipeline(
         policy,
         manifest.preprocess,
@@ -142,6 +152,7 @@ def build_node(
         lambda reason: metrics.step_failures.labels(manifest.name, reason).inc(),
         metrics.step.labels(manifest.name).time,
         stages,
+        (lambda digests: None) if overlays is None else overlays.drop,
     )
     intakes = {
         source.incubator.name: _intake(
@@ -149,7 +160,39 @@ def build_node(
         )
         for source in sources
     }
-    return Node(journal, memory, alarms, pipeline, intakes, time_zeros, manifest.name)
+    day5 = None
+    if loaded.segmenter is not None and overlays is not None:
+        day5 = _day5(loaded.segmenter, loaded.graders, sources, journal, overlays, voice, clock, metrics)
+    return Node(journal, memory, alarms, pipeline, intakes, time_zeros, manifest.name, day5)
+
+
+def _overlays(loaded: Loaded, journal: Journal, storage: Path) -> StateFiles | None:
+    """The pictures of day 5; None where there are none and no model makes any."""
+    if loaded.segmenter is None and not (storage / OVERLAYS).is_dir():
+        return None
+    overlays = StateFiles(storage / OVERLAYS, ".png")
+    if not journal.is_new and (swept := overlays.sweep(journal.day5.overlays())):
+        log.warning("pictures of day 5 that no embryo names were removed", extra={"files": swept})
+    return overlays
+
+
+def _day5(
+    segmenter: Loaded,
+    graders: Sequence[Loaded],
+    sources: Sequence[Source],
+    journal: Journal,
+    overlays: StateFiles,
+    voice: Voice,
+    clock: Clock,
+    metrics: Metrics,
+) -> Day5Work:
+    models = Day5Models(segmenter, graders, lambda name: metrics.step.labels(name).time())
+    judge = Day5Judge(models, lambda model, reason: metrics.step_failures.labels(model, reason).inc())
+    pictures = {
+        one.name: Pictures(one.path, len(one.planes) if one.reader.stacked else None, one.pixel_size_um)
+        for one in (source.incubator for source in sources)
+    }
+    return Day5Work(judge, journal, overlays, pictures, voice, clock, metrics.day5_told)
 
 
 def _stages(loaded: Loaded, journal: Journal, states: StateFiles, metrics: Metrics) -> Stages:

@@ -42,7 +42,8 @@ class Judged:
 
 class Pipeline:
     """One node's way from stacks to readings. `count_failure` is told why a step gave nothing. `stages`: the stage
-    model, where one serves; whatever becomes of its step, the blastocyst model's answer stands."""
+    model, where one serves; whatever becomes of its step, the blastocyst model's answer stands. `drop_overlays` is
+    told the day-5 pictures that nothing names any more."""
 
     def __init__(
         self,
@@ -58,11 +59,13 @@ class Pipeline:
         count_failure: Callable[[str], None] = lambda reason: None,
         time_step: Callable[[], AbstractContextManager[object]] = nullcontext,
         stages: Stages | None = None,
+        drop_overlays: Callable[[set[str]], None] = lambda digests: None,
     ) -> None:
         self._policy, self._preprocess, self._model = policy, preprocess, model
         self._observe, self._memory, self._journal = observe, memory, journal
         self._speaker, self._alarms, self._now = speaker, alarms, now
         self._count_failure, self._time_step, self._stages = count_failure, time_step, stages
+        self._drop_overlays = drop_overlays
 
     def advance(self, frames: Sequence[Assembled]) -> Recorded:
         """Take one frame of each of several embryos the whole way; the readings and alerts as they were recorded.
@@ -79,6 +82,7 @@ class Pipeline:
         for index, visit in enumerate(visits):
             self._remember(visit, judged.get(index))
         self._memory.drop_files(recorded.freed)
+        self._drop_overlays(recorded.freed_overlays)
         return recorded
 
     def _judge_all(self, fittings: Sequence[Fitting]) -> list[Judged]:
@@ -114,7 +118,7 @@ class Pipeline:
         visits = [fitting.visit for fitting in fittings]
         memories = [self._memory.recall(visit.run.embryo_id) for visit in visits]
         stacks = [fitting.stack(self._preprocess) for fitting in fittings]
-        hpi = [visit.age.hpi for visit in visits]
+        hpi = [visit.age.told for visit in visits]
         with self._time_step():
             after, answers = self._policy.advance(memories, stacks, [visit.elapsed_h for visit in visits], hpi)
         for answer in answers:
@@ -132,7 +136,8 @@ class Pipeline:
         if visit.fate is not Fate.NOTHING_NEW:
             lost = self._memory.lost_flag(visit.run.embryo_id) if judged is not None else None
             extra = (judged.flags if judged else frozenset()) | ({lost} if lost else set())
-            reading = make_reading(visit, judgement, self._speaker, extra_flags=extra)
+            day5 = self._journal.day5.of(visit.run.embryo_id)
+            reading = make_reading(visit, judgement, self._speaker, extra_flags=extra, day5=day5)
         changed = None if judged is None else judged.memory
         states = {} if changed is None else {self._model: self._memory.save(changed)}
         staged = None if judged is None else judged.staged
@@ -148,6 +153,7 @@ class Pipeline:
             complete_at=frame.stack.complete_at,
             verdicts=self._alarms.after(visit, reading),
             features=() if staged is None else staged.features,
+            elapsed_h=visit.elapsed_h,
         )
 
     def _remember(self, visit: Visit, judged: Judged | None) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from engines.segments import SegmentAnswer
 from engines.stages import StageAnswer
+from monitor.day5_body import Day5
 from monitor.runs import Fate, Visit
 from monitor.vocabulary import (
     Blastocyst,
@@ -47,9 +48,14 @@ class Speaker:
 
 
 def make_reading(
-    visit: Visit, judgement: Judgement | None, speaker: Speaker, extra_flags: Set[str] = frozenset()
+    visit: Visit,
+    judgement: Judgement | None,
+    speaker: Speaker,
+    extra_flags: Set[str] = frozenset(),
+    day5: Day5 | None = None,
 ) -> Reading:
-    """One frame's reading. A revision repeats what the engines said when they judged the frame."""
+    """One frame's reading. A revision repeats what the engines said when they judged the frame. `day5`: what was last
+    made of a frame of the embryo; a late word about an earlier frame has none."""
     stack, prior = visit.stack, visit.prior
     repeated = prior if visit.fate is Fate.REVISE else None
     blastocyst, fault = _blastocyst(judgement)
@@ -68,6 +74,7 @@ def make_reading(
         outcome=_outcome(visit, fault),
         blastocyst=blastocyst if repeated is None else repeated.blastocyst,
         stage=_stage(visit, judgement) if repeated is None else repeated.stage,
+        day5=repeated.day5 if repeated is not None else None if visit.out_of_order else day5,
         quality=_quality(visit, frame, judgement, fault, extra_flags, repeated),
         engines=speaker.engines if repeated is None else repeated.engines,
     )

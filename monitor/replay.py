@@ -1,5 +1,7 @@
 """Recorded frames through the same way as live ones, as fast as it goes: `readings.jsonl`, a line for each frame, and
 `alerts.jsonl`, a line for each word about an alert that frames raise (a replay knows no silence and no full disk).
+Where models of day 5 serve, `events.jsonl` has a line for each of their results: an embryo's work is done before its
+next frame is taken, so that it stands in that frame's reading.
 
 It is resumable: a journal of its own below OUT remembers what was done. Nothing is sent. Two replays of the same
 frames with the same models give the same bytes.
@@ -45,12 +47,14 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Summary:
-    """What a replay came to: readings by outcome (of this run), lines of readings and alerts, files put aside."""
+    """What a replay came to: readings by outcome (of this run), lines of readings and alerts, files put aside, lines of
+    events."""
 
     outcomes: dict[str, int]
     lines: int
     alerts: int
     put_aside: int
+    events: int = 0
 
 
 def sources(
@@ -131,14 +135,17 @@ def replay(
     progress: Progress = lambda done, total: None,
     rules: Alerts = DEFAULTS,
 ) -> Summary:
-    """Take every frame of the sources the whole way and write OUT/readings.jsonl and OUT/alerts.jsonl.
+    """Take every frame of the sources the whole way and write OUT/readings.jsonl, OUT/alerts.jsonl, OUT/events.jsonl.
 
     Raises ConfigError, StorageError.
     """
     metrics = Metrics(CollectorRegistry(), clock.now)
     node = build_node(site, node_name, given, loaded, out / "journal", None, clock, metrics, rules)
     outcomes: dict[str, int] = {}
+    events = 0
     try:
+        if node.day5 is not None:
+            node.day5.catch_up()  # what was cut off between a frame and its work
         for intake in node.intakes.values():
             intake.look(full=True)
         total, done = sum(len(intake.assembler) for intake in node.intakes.values()), 0
@@ -148,13 +155,17 @@ def replay(
                     outcomes[reading.outcome.value] = outcomes.get(reading.outcome.value, 0) + 1
                 for intake, frame in batch:
                     intake.done(frame)
+                if node.day5 is not None:
+                    node.day5.catch_up()
                 done += len(batch)
                 progress(done, total)
         lines = _write(node.journal.bodies(), out / "readings.jsonl")
         alerts = _write(node.journal.alerts.bodies(), out / "alerts.jsonl")
+        if node.day5 is not None:
+            events = _write(node.journal.day5.bodies(), out / "events.jsonl")
     finally:
         node.journal.close()
-    return Summary(outcomes, lines, alerts, _put_aside(metrics))
+    return Summary(outcomes, lines, alerts, _put_aside(metrics), events)
 
 
 def _next_batch(node: Node, pool: Executor) -> list[tuple[Intake, Assembled]]:

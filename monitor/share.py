@@ -183,6 +183,13 @@ class Share:
             return []
         return self.intake.due()
 
+    @property
+    def waiting(self) -> int:
+        """Frames that could be judged now, also while it is being looked over; what is being read is one."""
+        if self._reading is not None:
+            return 1
+        return 0 if self.away else len(self.intake.due())
+
     def read(self, names: Sequence[FrameName]) -> None:
         """Begin to read the pictures of frames that are due; `frames` gives them."""
         self._life, self._hung = (self._steps, self._clock.monotonic()), False

@@ -83,7 +83,7 @@ class Stages:
         with self._time_step():
             vectors = self._policy.encode(stacks, present)
             frames = [
-                None if vector is None else StageFrame(vector, one.visit.age.hpi, one.visit.elapsed_h)
+                None if vector is None else StageFrame(vector, one.visit.age.told, one.visit.elapsed_h)
                 for vector, one in zip(vectors, fittings, strict=True)
             ]
             after, answers = self._policy.take(memories, frames)

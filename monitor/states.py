@@ -16,14 +16,15 @@ log = logging.getLogger(__name__)
 
 
 class StateFiles:
-    """Content-addressed files below one folder. Raises StorageError when the disk does not take or give them."""
+    """Content-addressed files below one folder, `<2 digits>/<digest><suffix>`. Raises StorageError when the disk does
+    not take or give them."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, suffix: str = "") -> None:
+        self._folder, self._suffix = folder, suffix
         folder.mkdir(parents=True, exist_ok=True)
 
     def _path(self, digest: str) -> Path:
-        return self._folder / digest[:2] / digest
+        return self._folder / digest[:2] / f"{digest}{self._suffix}"
 
     def put(self, blob: bytes) -> str:
         """Store and return the digest; on the disk for good when this returns."""
@@ -67,7 +68,8 @@ class StateFiles:
 
     def sweep(self, named: set[str]) -> int:
         """Remove what a crash or a full disk left behind, half-written ones too; how many files that were."""
-        stray = [path for path in self._folder.glob("??/*") if path.name not in named]
+        kept = {f"{digest}{self._suffix}" for digest in named}
+        stray = [path for path in self._folder.glob("??/*") if path.name not in kept]
         for path in stray:
             path.unlink()
         return len(stray)

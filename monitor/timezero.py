@@ -27,6 +27,11 @@ class Age:
     hpi: float | None
     source: HpiSource
 
+    @property
+    def told(self) -> float | None:
+        """What a model is told: an hour that was only assumed (a day-5 check) is not known."""
+        return None if self.source == "assumed" else self.hpi
+
 
 class TimeZero:
     """The insemination times of one incubator: one time for all wells, a CSV of `dish,well,time`, or nothing.

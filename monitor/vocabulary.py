@@ -9,11 +9,17 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from enum import Enum
-from typing import Annotated, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import Field
+
+from monitor.body import INTENDED_USE as INTENDED_USE
+from monitor.body import Body as Body
+from monitor.body import Time as Time
+from monitor.body import rfc3339 as rfc3339
+from monitor.day5_body import Day5
 
 Gray = npt.NDArray[np.uint8]
 
@@ -22,7 +28,6 @@ PHASES = (
     *("tPB2", "tPNa", "tPNf", "t2", "t3", "t4", "t5", "t6", "t7", "t8", "t9+"),
     *("tM", "tSB", "tB", "tEB", "tHB"),
 )
-INTENDED_USE = "research use, not validated on patients; adjunctive information only"
 
 
 class Clock(Protocol):
@@ -33,16 +38,6 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Seconds that never go back."""
-
-
-def rfc3339(moment: datetime) -> str:
-    """`2026-01-31T06:10:00Z`; a fraction only where there is one (milliseconds)."""
-    utc = moment.astimezone(timezone.utc)
-    text = utc.isoformat(timespec="milliseconds" if utc.microsecond else "seconds")
-    return text.replace("+00:00", "Z")
-
-
-Time = Annotated[datetime, PlainSerializer(rfc3339, return_type=str)]
 
 
 @dataclass(frozen=True, order=True)
@@ -171,12 +166,6 @@ class FocalStack:
         return max((image.source.file.mtime for image in self.images), default=None)
 
 
-class Body(BaseModel):
-    """Of what is told: frozen, and no key that is not declared."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 class Measured(Body):
     """What a picture shows, in the interior of the well, all of one plane: the sharpest (`sharpest_plane_um`).
 
@@ -283,7 +272,7 @@ class Reading(Body):
     outcome: Outcome
     blastocyst: Blastocyst | None
     stage: Stage | None = None
-    day5: None = None
+    day5: Day5 | None = None
     quality: Quality
     engines: dict[str, str]
     intended_use: str = INTENDED_USE

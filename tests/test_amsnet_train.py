@@ -341,6 +341,24 @@ def test_a_smoke_run_draws_trains_calibrates_and_leaves_what_export_takes(
     assert "validation_auc_day2" in capsys.readouterr().out
 
 
+def test_a_network_of_fewer_planes_is_finished_with_the_planes_it_was_given(
+    pupils: list[Pupil], tmp_path: Path
+) -> None:
+    """Its manifest names the very planes it saw, not the ones around the middle; it claims no stability."""
+    apart = [Pupil(Drawn(pupil.embryo.seed, planes_um=(-45, 0, 45)), pupil.targets) for pupil in pupils[:2]]
+    run = Run(RECIPE, TINY, apart, Limits(1), tmp_path / "three.pt")
+    run.go_on(say=False)
+    train.finish(run, apart)
+    kept = checkpoint.load(tmp_path / "three.pt")
+    assert kept.preprocess()["planes_um"] == [-45, 0, 45]
+    assert kept.calibration["temperature"] > 0 and not kept.stability
+    resumed = Run(RECIPE, TINY, apart, Limits(1), tmp_path / "three.pt", resume=True)
+    train.finish(resumed, apart)  # the same command once more: nothing was learned, the temperature is in the weights
+    again = checkpoint.load(tmp_path / "three.pt")
+    assert again.calibration == kept.calibration
+    assert checkpoint.state_id(again) == checkpoint.state_id(kept)
+
+
 def test_help_names_every_part_of_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     """`--help` is the manual."""
     with pytest.raises(SystemExit):
@@ -372,6 +390,10 @@ def test_a_finished_row_is_not_trained_again_and_the_table_pairs_the_rows(pupils
     (tmp_path / "full,_3_planes.pt").unlink()
     assert ablation.train_row(row, pupils, pupils[:4], Limits(3), 32, tmp_path, 0) == first
     assert first["steps"] == 3 and not (tmp_path / "full,_3_planes.pt").exists()
+    with pytest.raises(ValueError, match="give another --out"):
+        ablation.train_row(row, pupils, pupils[:3], Limits(3), 32, tmp_path, 0)
+    with pytest.raises(ValueError, match="give another --out"):
+        ablation.train_row(row, pupils, pupils[:4], Limits(3), 32, tmp_path, 1)
     first["reaches"] = [True, False, True, False]
     said = ablation.table({"full": first, "full, 3 planes": first})
     assert said.count("+0.000, +0.000 to +0.000") == 6

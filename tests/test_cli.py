@@ -103,7 +103,7 @@ def test_an_incubator_folder_that_is_not_there_is_an_error_for_check(
 def test_simulate_then_replay_gives_a_reading_for_each_frame_drawn(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    drawn = ["simulate", "--out", str(tmp_path / "virtual"), "--embryos", "2", "--hours", "3", "--size-px", "64"]
+    drawn = ["simulate", "--out", str(tmp_path / "virtual"), "--embryos", "2", "--hours", "3", "--size-px", "128"]
     assert main(drawn) == 0
     assert (
         main(

@@ -279,6 +279,23 @@ def test_labels_on_the_slow_clock_are_told_and_moved_only_when_asked(tmp_path: P
     assert any("moved" in note for note in put_right.notes)
 
 
+def test_a_blastocyst_labelled_behind_the_last_picture_has_not_failed(tmp_path: Path) -> None:
+    """On the slow clock its label lies beyond the pictures; whichever clock is right, it became one."""
+    root = one_video(tmp_path, runs=tuple(range(1, 401)), labels="t2,1,300\ntM,301,440\ntB,441,500\n")
+    for put_right in (False, True):
+        video = nantes.read_video(root, "AB12-3", put_right)
+        assert video.hours_h[-1] > 117.2 and video.reaches_blastocyst is True
+
+
+def test_a_picture_that_is_gone_is_named_although_its_crop_is_kept(tmp_path: Path) -> None:
+    video = nantes.read_video(one_video(tmp_path), "AB12-3")
+    cropped = Cropped(video, side_px=32, cache=tmp_path / "cache")
+    cropped.stack(0)
+    video.files[0][0].unlink()
+    with pytest.raises(DatasetError, match=r"RUN1\.jpeg: .*"):
+        cropped.stack(0)
+
+
 def test_a_correct_video_says_nothing_of_clocks(tmp_path: Path) -> None:
     video = nantes.read_video(one_video(tmp_path, runs=(1, 2, 3), labels="t2,1,2\nt4,3,3\n"), "AB12-3")
     assert not [note for note in video.notes if "clock" in note]

@@ -453,7 +453,7 @@ def test_a_manifest_that_is_not_there_is_refused_by_file(tmp_path: Path):
 
 
 def test_a_picture_size_that_is_not_the_inputs_is_refused_before_the_first_frame(model: Path):
-    rewrite(model, lambda said: said["preprocess"].update(height_px=96))
+    rewrite(model, lambda said: said["preprocess"].update(height_px=96, width_px=96))
     with pytest.raises(EngineError, match=f"manifest {model}: .*preprocess makes .*96"):
         read_manifest(model)
 

@@ -114,6 +114,7 @@ def test_calibration_of_a_known_case() -> None:
     assert (low.count, low.came_true, high.count, high.came_true) == (4, 0.25, 2, 0.5)
     # four embryos .15 too low, two embryos .4 too high
     assert metrics.expected_calibration_error(scores, truth) == pytest.approx((4 * 0.15 + 2 * 0.4) / 6)
+    assert math.isnan(metrics.expected_calibration_error(scores[:0], truth[:0]))
     assert metrics.brier(scores, truth) == pytest.approx((3 * 0.01 + 0.81 + 0.01 + 0.81) / 6)
     assert metrics.expected_calibration_error(truth.astype(float), truth) == 0.0
 
@@ -377,6 +378,18 @@ def test_the_command_writes_tables_and_pictures_and_tells_of_days_on_which_nobod
     assert told["stream"]["agrees"] and told["stream"]["worst_on_representatives"] <= 1e-5
     with pytest.raises(SystemExit):
         evaluate.main([*line, "--stream-window", "61:60"])
+
+
+@pytest.mark.train
+def test_a_window_after_the_last_picture_is_refused_before_anything_is_drawn(
+    exported: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from training.amsnet import evaluate
+
+    line = ["--weights", str(exported[0]), "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out")]
+    assert evaluate.main([*line, "--embryos", "1", "--workers", "1", "--last-hour", "60"]) == 2
+    assert "--stream-window" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.train

@@ -90,6 +90,18 @@ def test_every_flag_and_every_outcome_stands_in_the_contract() -> None:
     assert not missing
 
 
+def test_every_outcome_flag_and_key_of_day_5_stands_in_the_contract() -> None:
+    from typing import get_args
+
+    from monitor.contradictions import TABLE
+    from monitor.day5_body import Day5, Day5Criterion, Day5Measured, Day5Outcome
+
+    section = CONTRACT.partition("`day5`: an embryo is worked on")[2].partition("An alert:")[0]
+    words = {*get_args(Day5Outcome), *(one.word for one in TABLE), "grader_failed"}
+    words |= {*Day5.model_fields, *Day5Criterion.model_fields, *Day5Measured.model_fields}
+    assert not [word for word in sorted(words) if not re.search(rf"\b{word}\b", section)]
+
+
 def test_every_reason_for_putting_a_file_aside_stands_in_the_contract() -> None:
     source = "".join(path.read_text() for path in (HOME / "monitor").glob("*.py"))
     reasons = set(re.findall(r'FrameError\(\s*"([a-z_]+)"', source))

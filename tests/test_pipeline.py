@@ -538,6 +538,20 @@ def test_where_no_embryo_is_found_the_reading_says_so_and_what_is_found_is_not_r
     assert "embryo_not_located" in noise.quality.flags
 
 
+def test_a_picture_that_the_locator_cannot_make_anything_of_stops_no_other_frame(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    """A straight edge of glare over grain, as fit as any: it once ended the process, again at every start."""
+    node = node_over(tmp_path, clock, looks_at_the_embryo())
+    gray = np.clip(np.random.default_rng(0).normal(20, 25, (250, 250)), 0, 255).astype(np.uint8)
+    gray[:, 125:] = 255
+    write_planes(tmp_path / "inc", START, lambda plane_um: cv2.imencode(".png", gray)[1].tobytes())
+    write_planes(tmp_path / "inc", START + H, lambda plane_um: picture(100, 250, seed=plane_um + 45))
+    edge, after = take_all(node)
+    assert edge.quality.fit and "embryo_not_located" in edge.quality.flags
+    assert edge.outcome is after.outcome is Outcome.JUDGED
+
+
 def test_a_picture_too_small_to_find_an_embryo_in_is_unfit_and_costs_no_engine_failure(
     tmp_path: Path, clock: FakeClock
 ) -> None:

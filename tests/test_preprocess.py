@@ -228,6 +228,21 @@ def test_in_a_picture_too_small_nothing_is_looked_for() -> None:
         locate_in({0: flat(100, 99, 99)})
 
 
+def lit_on_one_side(size_px: int = 250) -> np.ndarray:
+    """A straight edge between grain and glare: a picture that is fit, in which no well is to be seen."""
+    gray = np.clip(np.random.default_rng(0).normal(20, 25, (size_px, size_px)), 0, 255).astype(np.uint8)
+    gray[:, size_px // 2 :] = 255
+    return gray
+
+
+def test_a_picture_with_an_edge_across_it_has_no_embryo_and_raises_nothing_the_monitor_does_not_know() -> None:
+    """The nearest circle to a straight edge is larger than any well; the middle is looked at, and it is said."""
+    found = locate_in({0: lit_on_one_side()})
+    assert not found.embryo_is_sure and found.well_confidence == 0.0
+    assert found.middle == Circle(124.5, 124.5, 110.0)
+    assert fit_stack({plane: lit_on_one_side() for plane in PLANES_UM}, AROUND, found).shape == (7, 32, 32)
+
+
 def test_a_crop_around_the_embryo_is_square() -> None:
     with pytest.raises(ValueError, match="square"):
         Preprocess(**{**AROUND.model_dump(), "height_px": 16})

@@ -41,6 +41,11 @@ PLACE = Place("inc1", "D1", "1")
 UNKNOWN = Age(None, "unknown")
 
 
+@pytest.mark.parametrize(("age", "told"), [(Age(116.0, "assumed"), None), (Age(90.5, "file"), 90.5), (UNKNOWN, None)])
+def test_a_model_is_told_an_hour_that_is_known_never_one_that_is_assumed(age: Age, told: float | None):
+    assert age.told == told
+
+
 def at(hours: float) -> Moment:
     return Moment(T0 + timedelta(hours=hours))
 

@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +108,16 @@ def shrunk(pupils: Sequence[Pupil], row: Row, side_px: int) -> list[Pupil]:
 def train_row(
     row: Row, train: Sequence[Pupil], held_out: Sequence[Pupil], limits: Limits, side_px: int, out: Path, seed: int
 ) -> dict[str, Any]:
-    """One row from its first or last saved step to its answers, which are kept as JSON when they are whole."""
-    done = out / f"{row.name.replace(' ', '_')}.json"
+    """One row from its first or last saved step to its answers, which are kept as JSON when they are whole.
+
+    ValueError where the answers that are there were asked for otherwise: they cannot be paired with these.
+    """
+    done, seeds = out / f"{row.name.replace(' ', '_')}.json", [pupil.embryo.name for pupil in held_out]
+    asked = {**asdict(limits), "embryos": len(train), "input_px": side_px, "seed": seed}
     if done.exists():
         kept: dict[str, Any] = json.loads(done.read_text())
+        if kept["seeds"] != seeds or kept.get("asked", asked) != asked:
+            raise ValueError(f"{done} was made with other embryos or settings: remove it or give another --out")
         return kept
     recipe = replace(RECIPES["small"], hours=False)
     path = done.with_suffix(".pt")
@@ -121,9 +127,10 @@ def train_row(
     said = {str(day): [float(validation.probability(one.logits)[one.at(24 * day)]) for one in judged] for day in DAYS}
     answers = {
         "row": row.name,
+        "asked": asked,
         "steps": run.step,
         "minutes": round(run.spent_s / 60, 2),
-        "seeds": [pupil.embryo.name for pupil in held_out],
+        "seeds": seeds,
         "reaches": [one.reaches for one in judged],
         "probability": said,
     }

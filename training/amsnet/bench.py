@@ -109,6 +109,8 @@ def main(arguments: list[str] | None = None) -> int:
     missed: list[NotRun] = []
     for path in find_manifests(*folders):
         loaded = load_engine(path, "cpu", chosen.threads)
+        if loaded.manifest.task != "blastocyst":
+            continue
         model = network_like(loaded)
         if model is None:
             missed.append(

@@ -137,12 +137,17 @@ def _window(text: str) -> tuple[float, float]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 0, or 1 when stream and clip do not agree, 2 when the weights cannot be judged here."""
+    """Command line; 0, or 1 when stream and clip do not agree, 2 when what was asked cannot be judged."""
     chosen = parser().parse_args(arguments)
     torch.set_num_threads(chosen.threads)
     kept = checkpoints.load(chosen.weights)
     if kept.width_in_well_radii is None and kept.provenance.get("steps"):
         print(f"{chosen.weights} was trained on whole wells; here crops around the embryo are judged", file=sys.stderr)
+        return 2
+    if chosen.stream_embryos and chosen.stream_window[1] > chosen.last_hour:
+        print(
+            f"no frame after {chosen.last_hour:g} h: end --stream-window before, or --stream-embryos 0", file=sys.stderr
+        )
         return 2
     chosen.out.mkdir(parents=True, exist_ok=True)
     hours, seeds = not chosen.no_hours, range(chosen.first_seed, chosen.first_seed + chosen.embryos)

@@ -54,7 +54,7 @@ RECIPES = {
     # section 4.1: SGD, clips of 28 segments, every plane, the hard label after every step and nothing else
     "paper": Recipe("resnet50", False, "sgd", 0.0, 0, 0.0, 8, (28,), 0.01, 5e-4, 0.0, 0.0, False, ALL_PLANES),
     # ours: AdamW because it is several times faster in the first thousand steps, and there are no more
-    "small": Recipe("small", True, "adamw", 0.45, 48, 2e-3, 4, (14, 22), 7e-4, 0.02, 0.75, 0.5, True, Chances()),
+    "small": Recipe("small", True, "adamw", 0.6, 48, 2e-3, 6, (8, 14, 20), 2e-4, 0.02, 0.75, 0.5, True, Chances()),
 }
 
 

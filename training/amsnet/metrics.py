@@ -118,9 +118,13 @@ def reliability(scores: Floats, truth: Bools, bins: int = 10) -> list[Bin]:
 
 
 def expected_calibration_error(scores: Floats, truth: Bools, bins: int = 10) -> float:
-    """Mean distance of what was said from what came true, over bins of equal width, each by its share of embryos."""
+    """Mean distance of what was said from what came true, over bins of equal width, each by its share of embryos.
+
+    NaN without embryos.
+    """
     held = reliability(scores, truth, bins)
-    return sum(one.count * abs(one.said - one.came_true) for one in held) / max(len(truth), 1)
+    off = sum(one.count * abs(one.said - one.came_true) for one in held)
+    return off / len(truth) if len(truth) else float("nan")
 
 
 def brier(scores: Floats, truth: Bools) -> float:

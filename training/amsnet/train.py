@@ -51,17 +51,24 @@ def pupils_of(
 
 
 def finish(run: Run, held_out: list[Pupil]) -> None:
-    """Measure and calibrate on embryos that were not trained on; everything goes into the checkpoint."""
+    """Measure and calibrate on embryos that were not trained on; everything goes into the checkpoint.
+
+    A run that was finished before and has learned nothing since is left alone: its temperature is in its weights.
+    """
     kept = run.kept
     kept.model.to("cpu")
+    if kept.calibration and kept.provenance.get("steps") == run.step:
+        return
     kept.width_in_well_radii = WIDTH_IN_WELL_RADII
+    kept.planes_um = run.pupils[0].embryo.planes_um
     found = {}
     if held_out:
         told = f"{len(held_out)} virtual embryos, seeds from {VALIDATION_SEEDS_FROM}"
         judged = validation.judge(kept, held_out)
         found = {f"validation_{name}": value for name, value in validation.auc_by_day(judged).items()}
         validation.calibrate(kept, judged, told)
-        kept.stability = validation.stability(kept, validation.judge(kept, held_out, with_spread=True), told)
+        if len(kept.planes_um) == validation.PLANES_TO_TAKE_FROM:
+            kept.stability = validation.stability(kept, validation.judge(kept, held_out, with_spread=True), told)
     kept.provenance = {
         "trained_on": f"virtual incubator only: {len(run.pupils)} drawn embryos, {run.spent_s / 60:.0f} min of "
         f"{run.device.type} time",

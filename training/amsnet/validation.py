@@ -24,6 +24,7 @@ Floats = npt.NDArray[np.float64]
 
 DAYS = (2, 3, 4, 5)
 SUBSETS = ((0, 2, 4, 6), (1, 3, 5), (2, 3, 4))  # indices of seven planes: what else the same moment might have shown
+PLANES_TO_TAKE_FROM = 7  # fewer leave too few to take away: no stability is claimed for such a network
 UNSTABLE_SHARE = 0.05  # of the validation frames: the spread that so many exceed is the limit
 _DRAWS = 400
 
@@ -57,7 +58,8 @@ def judge(kept: Checkpoint, pupils: Sequence[Pupil], with_spread: bool = False, 
 def _judge_one(model: AMSNet, pupil: Pupil, mean: float, std: float, with_spread: bool, hours: bool) -> Judged:
     embryo, device = pupil.embryo, next(model.parameters()).device
     planes, state, logits, spread = len(embryo.planes_um), model.initial_state().to(device), [], []
-    sources = [nearest_present(subset, planes) for subset in SUBSETS] if with_spread and planes == 7 else []
+    taken_from = with_spread and planes == PLANES_TO_TAKE_FROM
+    sources = [nearest_present(subset, planes) for subset in SUBSETS] if taken_from else []
     for t, hpi_h in enumerate(embryo.hours_h):
         stack = torch.from_numpy(embryo.stack(t).astype(np.float32)) / 255
         x = ((stack - mean) / std)[None].to(device)  # (1, P, H, W)

@@ -18,7 +18,7 @@ import engines.locate
 from engines.locate import Located
 from training.datasets import cut as cut_module
 from training.datasets.cut import SIDE_PX, WIDTH_IN_WELL_RADII, cut_masks, cut_stack
-from training.datasets.embryo import Embryo, Grades, Gray
+from training.datasets.embryo import DatasetError, Embryo, Grades, Gray
 from training.datasets.stored import StoredEmbryo
 
 
@@ -116,9 +116,17 @@ class Cropped:
         """Of frame `t` in the cache: a file that was changed since, or another embryo of the name, gets another one."""
         frame = repr(float(self.hours_h[t]))
         if isinstance(self.embryo, StoredEmbryo):
-            seen = [(str(path), path.stat()) for _, path in sorted(self.embryo.files[t].items())]
-            frame = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in seen])
+            frame = repr([_stamp(path) for _, path in sorted(self.embryo.files[t].items())])
         stamp = hashlib.sha256(frame.encode()).hexdigest()[:16]
         folder = hashlib.sha256(self.name.encode()).hexdigest()[:12]
         assert self.cache is not None
         return self.cache / f"{self.source}-{self._key}" / folder / f"{t}-{stamp}.npy"
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    """What tells a picture file from a later one of its name."""
+    try:
+        stat = path.stat()
+    except OSError as fault:
+        raise DatasetError(path, f"cannot be read: {fault.strerror}") from fault
+    return str(path), stat.st_size, stat.st_mtime_ns

@@ -82,7 +82,8 @@ def read_video(root: Path, name: str, put_right: bool = False) -> StoredEmbryo:
         hours_h=own,
         hours_known=True,
         phases=phases,
-        reaches_blastocyst=outcome_of(phases, own),
+        # also by labels behind the last picture: a wrong clock moves a blastocyst, it does not undo it
+        reaches_blastocyst=outcome_of((*phases, *(phase for phase, _, _ in spans)), own),
         grades=_grades_of(root).get(name),
         runs=tuple(runs),
         notes=tuple(notes),

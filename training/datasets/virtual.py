@@ -229,12 +229,12 @@ def draw_missing(settings: Settings, cache: Path, seed: int) -> int:
         stacks[t], found = cut_stack(drawn, settings.planes_um, settings.side_px, settings.width_in_well_radii)
         circles = [(one.x_px, one.y_px, one.radius_px) for one in (found.well, found.embryo)]
         places[t] = (*circles[0], *circles[1], found.well_confidence, found.embryo_confidence)
-    _put(_places(folder, seed), places)
-    _put(_pixels(folder, seed), stacks)
+    put(_places(folder, seed), places)
+    put(_pixels(folder, seed), stacks)
     return seed
 
 
-def _put(path: Path, array: npt.NDArray[np.generic]) -> None:
+def put(path: Path, array: npt.NDArray[np.generic]) -> None:
     """A hidden name, then a rename: a stopped drawing leaves nothing that looks whole."""
     unfinished = path.with_name(f".{os.getpid()}.{path.name}")
     try:
@@ -244,7 +244,7 @@ def _put(path: Path, array: npt.NDArray[np.generic]) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _one_thread_each() -> None:
+def one_thread_each() -> None:
     cv2.setNumThreads(1)  # the pool already uses one process per core
 
 
@@ -263,7 +263,7 @@ def fill(settings: Settings, cache: Path, seeds: Sequence[int], workers: int) ->
     told = {**asdict(settings), "drawing": drawing_digest(), "found": _FOUND}
     (folder / "settings.json").write_text(json.dumps(told, indent=2) + "\n")
     # spawned, not forked: torch's threads do not survive a fork
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread_each)
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=one_thread_each)
     try:
         for drawn in as_completed([pool.submit(draw_missing, settings, cache, seed) for seed in missing]):
             if not _pixels(folder, drawn.result()).exists():  # it is in the folder of another drawing

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from training import metrics
 from training.sim2real.labels import STAGES
 
 Floats = npt.NDArray[np.float64]
@@ -33,9 +34,7 @@ def scatter(right: npt.NDArray[np.bool_], block: int, rounds: int = 1000, seed: 
 
 def confusion(said: Stages, truth: Stages) -> npt.NDArray[np.int64]:
     """(6, 6) counts: row is what it is, column what was said."""
-    table = np.zeros((len(STAGES), len(STAGES)), np.int64)
-    np.add.at(table, (truth, said), 1)
-    return table
+    return metrics.confusion(said, truth, len(STAGES))
 
 
 def recall(table: npt.NDArray[np.int64]) -> list[float | None]:
@@ -65,9 +64,4 @@ def monotone(probabilities: Floats, prior: Floats | None = None, weight: float =
 
 def confusion_text(table: npt.NDArray[np.int64]) -> str:
     """The table for a terminal or a log: rows are the truth, columns what was said, the last column the recall."""
-    head = "  " + "truth".ljust(11) + "".join(name.rjust(11) for name in STAGES) + "     recall"
-    lines = [head]
-    for name, row, share in zip(STAGES, table, recall(table), strict=True):
-        if share is not None:
-            lines.append("  " + name.ljust(11) + "".join(str(n).rjust(11) for n in row) + f"{share:11.3f}")
-    return "\n".join(lines)
+    return metrics.text(table, STAGES)
