@@ -69,6 +69,7 @@ class Video:
 @torch.inference_mode()
 def encode(encoder: FrameEncoder, embryo: Embryo, cut: Callable[[int], np.ndarray]) -> npt.NDArray[np.float16]:
     """(T, P, C): the trunk on every plane of every frame; `cut(t)` gives the (P, side, side) crop."""
+    encoder.trunk.to(memory_format=torch.channels_last)  # a third faster on a CPU
     said = []
     for first in range(0, len(embryo.hours_h), _CHUNK):
         frames = range(first, min(first + _CHUNK, len(embryo.hours_h)))
