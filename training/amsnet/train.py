@@ -97,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
     described.add_argument("--steps", type=int, default=4000, help="optimiser steps, single frames and clips together")
     described.add_argument("--time-limit-min", type=float, default=0.0, help="minutes of optimiser steps; 0: no limit")
     described.add_argument("--rows", type=int, help="clips in a batch; default: the recipe's")
-    described.add_argument("--rate", type=float, default=1.0, help="times the recipe's learning rates; less with --init")
+    described.add_argument("--rate", type=float, default=1.0, help="times the recipe's rates; less with --init")
     described.add_argument("--no-hours", action="store_true", help="leave the hour out, as the paper does")
     described.add_argument("--no-teacher", action="store_true", help="hard labels only")
     described.add_argument(
