@@ -54,6 +54,9 @@ def _list(arguments: argparse.Namespace) -> int:
     for manifest in manifests:
         print(f"{manifest.name} {manifest.version}: {manifest.task}, graph {manifest.graph.sha256[:12]}")
         print(f"  trained on {manifest.provenance.get('trained_on', 'not said')}; {manifest.intended_use}")
+    missing = sorted({"segmentation", "grade"} - {manifest.task for manifest in manifests})
+    if missing:
+        print(f"day 5: no model here for {' and '.join(missing)}: nothing is graded")
     return 0
 
 

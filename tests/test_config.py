@@ -90,6 +90,8 @@ ENVIRONMENT = {
     "ENGINES__MODELS": ("/models", lambda read: read.engines.models, "/models"),
     "ENGINES__BLASTOCYST": ("other", lambda read: read.engines.blastocyst, "other"),
     "ENGINES__STAGE": ("", lambda read: read.engines.stage, ""),
+    "ENGINES__SEGMENTER": ("i2cnet", lambda read: read.engines.segmenter, "i2cnet"),
+    "ENGINES__GRADERS": ('["gardner", "memebg"]', lambda read: read.engines.graders, ("gardner", "memebg")),
     "ENGINES__THREADS": ("2", lambda read: read.engines.threads, 2),
     "HTTP__HOST": ("localhost", lambda read: read.http.host, "localhost"),
     "HTTP__PORT": ("0", lambda read: read.http.port, 0),
@@ -97,14 +99,20 @@ ENVIRONMENT = {
 }
 
 
-GO_TOGETHER = {"MQTT__PASSWORD_FILE": "MQTT__USERNAME", "MQTT__KEY_FILE": "MQTT__CERT_FILE"}
+GO_TOGETHER = {
+    "MQTT__PASSWORD_FILE": ("MQTT__USERNAME", "x"),
+    "MQTT__KEY_FILE": ("MQTT__CERT_FILE", "x"),
+    "ENGINES__SEGMENTER": ("ENGINES__GRADERS", '["x"]'),
+    "ENGINES__GRADERS": ("ENGINES__SEGMENTER", "x"),
+}
 
 
 @pytest.mark.parametrize("key", ENVIRONMENT)
 def test_every_key_may_be_set_by_the_environment_which_wins_over_the_file(monkeypatch, config, key):
     text, get, expected = ENVIRONMENT[key]
     if key in GO_TOGETHER:
-        monkeypatch.setenv(f"PELLUCID_{GO_TOGETHER[key]}", "x")
+        other, value = GO_TOGETHER[key]
+        monkeypatch.setenv(f"PELLUCID_{other}", value)
     monkeypatch.setenv(f"PELLUCID_{key}", text)
     assert get(config()) == expected
 

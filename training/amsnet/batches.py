@@ -61,7 +61,7 @@ class Chances:
     few."""
 
     counts: tuple[int, ...] = (1, 2, 3, 7)
-    shares: tuple[float, ...] = (0.45, 0.35, 0.12, 0.08)
+    shares: tuple[float, ...] = (0.3, 0.32, 0.2, 0.18)
 
     def planes(self, rng: np.random.Generator, planes: int) -> list[int]:
         """Indices of the planes of one batch, ascending; all there are where the count asks for more."""

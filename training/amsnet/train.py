@@ -97,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
     described.add_argument("--steps", type=int, default=4000, help="optimiser steps, single frames and clips together")
     described.add_argument("--time-limit-min", type=float, default=0.0, help="minutes of optimiser steps; 0: no limit")
     described.add_argument("--rows", type=int, help="clips in a batch; default: the recipe's")
+    described.add_argument("--rate", type=float, default=1.0, help="times the recipe's rates; less with --init")
     described.add_argument("--no-hours", action="store_true", help="leave the hour out, as the paper does")
     described.add_argument("--no-teacher", action="store_true", help="hard labels only")
     described.add_argument(
@@ -135,6 +136,8 @@ def main(arguments: list[str] | None = None) -> int:
         hours=recipe.hours and not chosen.no_hours,
         teacher_share=0.0 if chosen.no_teacher else recipe.teacher_share,
         clip_rows=chosen.rows or recipe.clip_rows,
+        frame_lr=chosen.rate * recipe.frame_lr,
+        clip_lr=chosen.rate * recipe.clip_lr,
     )
     side_px = chosen.input_px or BACKBONES[recipe.backbone].input_px
     config = AMSNetConfig(recipe.backbone, len(chosen.planes), side_px, hours=recipe.hours)
