@@ -138,6 +138,7 @@ class Manifest(_Strict):
     segments: Segments | None = None
     encoder: FrameEncoder | None = None
     decoding: Decoding | None = None
+    hours_told: bool = True
     calibration: dict[str, Any] = {}
     stability: Stability | None = None
     tolerance: Tolerance

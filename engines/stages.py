@@ -62,7 +62,11 @@ class StageAnswer:
 
 
 class StagePolicy:
-    """Encode, step, decode. Raises EngineError when `loaded` is no stage model."""
+    """Encode, step, decode. Raises EngineError when `loaded` is no stage model.
+
+    A manifest may say that its head is not to be told the hour post insemination, known or not (`hours_told` false):
+    whoever knows the hour leans on it, and the slow or fast embryo looks like any other.
+    """
 
     def __init__(self, loaded: Loaded) -> None:
         manifest, encoder = loaded.manifest, loaded.encoder
@@ -74,6 +78,7 @@ class StagePolicy:
         self.classes = next(output.classes for output in manifest.outputs)
         self._decoder = Decoder(DecodingRules(self.classes, **told))
         self._output = manifest.outputs[0].name
+        self._hours_told = manifest.hours_told
 
     @property
     def state_id(self) -> str:
@@ -103,7 +108,7 @@ class StagePolicy:
         if not rows:
             return after, answers
         own = [memories[index] for index, _ in rows]
-        told = [_told(memory, frame) for memory, (_, frame) in zip(own, rows, strict=True)]
+        told = [_told(memory, frame, self._hours_told) for memory, (_, frame) in zip(own, rows, strict=True)]
         inputs = {name: np.stack([one[name] for one in told]) for name in told[0]}
         step = self._head.step([memory.state for memory in own], inputs)
         for row, (index, frame) in enumerate(rows):
@@ -153,14 +158,15 @@ class StagePolicy:
         )
 
 
-def _told(memory: StageMemory, frame: StageFrame) -> dict[str, Array]:
+def _told(memory: StageMemory, frame: StageFrame, hours_told: bool) -> dict[str, Array]:
     """The head's inputs of one row."""
     since_h = 0.0
     if memory.frames and frame.elapsed_h is not None:
         since_h = max(frame.elapsed_h - memory.last_h, 0.0)
+    hpi = frame.hpi if hours_told else None
     scalars = {
-        "hours": 0.0 if frame.hpi is None else frame.hpi,
-        "hours_known": float(frame.hpi is not None),
+        "hours": 0.0 if hpi is None else hpi,
+        "hours_known": float(hpi is not None),
         "elapsed": since_h,
     }
     return {"feature": frame.feature, **{name: np.array([value], np.float32) for name, value in scalars.items()}}

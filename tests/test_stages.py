@@ -7,10 +7,11 @@ import sqlite3
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engines.contract import EngineError
-from engines.stages import StagePolicy
+from engines.stages import StageFrame, StagePolicy
 from monitor.database import BEFORE_FEATURES, SCHEMA_VERSION
 from monitor.node import Node
 from monitor.stages import SNAPSHOT_EVERY
@@ -252,3 +253,17 @@ def test_a_gap_in_the_kept_vectors_is_never_stepped_over_in_silence(tmp_path: Pa
 def test_a_model_of_another_task_is_no_stage_model() -> None:
     with pytest.raises(EngineError, match="no stage model"):
         StagePolicy(scripted())
+
+
+@pytest.mark.parametrize("hours_told", [True, False])
+def test_a_head_that_is_not_to_be_told_the_hour_is_not(hours_told: bool) -> None:
+    """Whoever knows the hour leans on it; the onsets are still told in hours."""
+    loaded = staged_model(stage_manifest().model_copy(update={"hours_told": hours_told}))
+    policy, given = StagePolicy(loaded), []
+    engine = loaded.engine
+    step = engine.step
+    engine.step = lambda states, inputs: given.append(inputs) or step(states, inputs)  # type: ignore[method-assign]
+    policy.take([policy.start()], [StageFrame(np.array([40.0, 7.0], np.float32), 30.0, 0.0)])
+    assert (float(given[0]["hours"][0, 0]), float(given[0]["hours_known"][0, 0])) == (
+        (30.0, 1.0) if hours_told else (0.0, 0.0)
+    )

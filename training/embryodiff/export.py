@@ -164,7 +164,13 @@ class Pair:
 
 
 def manifest_of(
-    pair: Pair, name: str, version: str, graphs: dict[str, bytes], tolerance: float, decoding: dict[str, Any]
+    pair: Pair,
+    name: str,
+    version: str,
+    graphs: dict[str, bytes],
+    tolerance: float,
+    decoding: dict[str, Any],
+    hours_told: bool,
 ) -> dict[str, Any]:
     """The JSON beside the graphs (`pellucid.manifest/1`); shapes are per row, without the batch axis."""
     encoder, head = pair.encoder.config, pair.head.config
@@ -197,6 +203,7 @@ def manifest_of(
         },
         "preprocess": preprocess_of(encoder),
         "decoding": decoding,
+        "hours_told": hours_told,
         "tolerance": {"absolute": tolerance},
         "provenance": {**defaults, "trunk": encoder.trunk, **pair.provenance},
         "intended_use": INTENDED_USE,
@@ -218,14 +225,20 @@ def preprocess_of(encoder: EncoderConfig) -> dict[str, Any]:
 
 
 def export(
-    pair: Pair, out: Path, name: str, version: str, tolerance: float = 1e-5, decoding: dict[str, Any] | None = None
+    pair: Pair,
+    out: Path,
+    name: str,
+    version: str,
+    tolerance: float = 1e-5,
+    decoding: dict[str, Any] | None = None,
+    hours_told: bool = True,
 ) -> Path:
     """Write the graphs, then the manifest that names them; returns the manifest's path."""
     graphs = {
         name: head_graph(pair.head).SerializeToString(deterministic=True),
         f"{name}-encoder": encoder_graph(pair.encoder).SerializeToString(deterministic=True),
     }
-    manifest = manifest_of(pair, name, version, graphs, tolerance, decoding or {})
+    manifest = manifest_of(pair, name, version, graphs, tolerance, decoding or {}, hours_told)
     out.mkdir(parents=True, exist_ok=True)
     for file, content in graphs.items():
         write_atomically(out / f"{file}.onnx", content)
@@ -311,6 +324,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--trunk", choices=sorted(TRUNKS), default="small", help="with --random-weights")
     parser.add_argument("--head-size", choices=("small", "paper"), default="small", help="with --random-weights")
     parser.add_argument("--seed", type=int, default=0, help="with --random-weights")
+    parser.add_argument("--hours-masked", action="store_true", help="in use the head is never told the hour")
     parser.add_argument("--decoding", type=json.loads, default={}, help="rules of engines.decoding, as JSON")
     parser.add_argument("--figures", type=json.loads, default={}, help="what was measured, as JSON, for the provenance")
     parser.add_argument("--out", type=Path, required=True, help="folder for the graphs and NAME.json")
@@ -330,7 +344,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(fault, file=sys.stderr)
         return 2
     pair.provenance["figures"] = chosen.figures
-    path = export(pair, chosen.out, chosen.name, chosen.version, chosen.tolerance, chosen.decoding)
+    path = export(
+        pair, chosen.out, chosen.name, chosen.version, chosen.tolerance, chosen.decoding, not chosen.hours_masked
+    )
     print(f"wrote {path} and its two graphs")
     return 0 if verify(path, pair) else 1
 
