@@ -124,19 +124,21 @@ def _config(folder: Path, incubator: Path, port: int, start: datetime, http_port
             ],
             "mqtt": {"host": "127.0.0.1", "port": port, "protocol": 311},
             "storage": {"path": folder / "storage"},
-            "engines": {"threads": 1, **day5_models()},
+            "engines": {"threads": 1, **bundled_models()},
             "http": {"port": http_port},
         },
         "the demo's own configuration",
     )
 
 
-def day5_models() -> dict[str, Any]:
-    """The bundled models of day 5 as settings; none where a segmenter or a grader is not there."""
+def bundled_models() -> dict[str, Any]:
+    """The bundled models beside AMSNet as settings: the stage's, and those of day 5 where none of them is missing."""
     manifests = [read_manifest(path) for path in find_manifests(BUNDLED_MODELS)]
-    segmenters = [one.name for one in manifests if one.task == "segmentation"]
-    graders = [one.name for one in manifests if one.task == "grade"]
-    return {"segmenter": segmenters[0], "graders": graders} if segmenters and graders else {}
+    names = {task: [one.name for one in manifests if one.task == task] for task in ("stage", "segmentation", "grade")}
+    found: dict[str, Any] = {"stage": names["stage"][0]} if names["stage"] else {}
+    if names["segmentation"] and names["grade"]:
+        found |= {"segmenter": names["segmentation"][0], "graders": names["grade"]}
+    return found
 
 
 def _draw(out: Path, settings: Settings, start: datetime) -> None:
@@ -202,13 +204,13 @@ class _Silent:
 def _table(board: Board, settings: Settings) -> Table:
     table = Table(title=f"{len(board.frames)} of {settings.frames} readings received over MQTT", title_justify="left")
     day5 = ("day 5",) if board.day5 else ()  # no column without models
-    for name in ("well", "hpi", "P(blastocyst)", "memory h", "stage", *day5, "planes", "flags", "drawn truth"):
+    # what else a reading says is left out: the table fits 80 columns
+    for name in ("well", "hpi", "P(blastocyst)", "stage", *day5, "flags", "drawn truth"):
         left = name in ("flags", "drawn truth", "P(blastocyst)", "stage", "day 5")
         table.add_column(name, justify="left" if left else "right", no_wrap=name != "flags")
     for well, reading in sorted(board.latest.items(), key=lambda pair: int(pair[0])):
-        blastocyst, frame = reading["blastocyst"], reading["frame"]
+        blastocyst, hpi = reading["blastocyst"], reading["frame"]["hpi"]
         life = VirtualEmbryo(settings.seed + int(well) - 1).life
-        hpi = frame["hpi"]
         phase = "-" if hpi is None else life.phase_at(hpi) or "-"
         will = "reaches tB" if life.reaches_blastocyst else "arrests"
         if day5 and (grade := _drawn_grade(life, hpi)) is not None:
@@ -217,10 +219,8 @@ def _table(board: Board, settings: Settings) -> Table:
             well,
             "unknown" if hpi is None else f"{hpi:.1f}",
             "not judged" if blastocyst is None else _bar(blastocyst["probability"]),
-            "-" if blastocyst is None or blastocyst["state_age_h"] is None else f"{blastocyst['state_age_h']:.1f}",
             _staged(reading["stage"]),
             *([_graded(board.day5.get(well))] if day5 else []),
-            str(len(frame["planes"])),
             ", ".join(reading["quality"]["flags"]) or "-",
             f"{phase:<5} {will}",
         )
