@@ -16,7 +16,7 @@ import pytest
 from engines.load import Loaded
 from engines.manifest import Stability
 from engines.scripted_engine import ScriptedEngine
-from monitor import pipeline
+from monitor import fitting
 from monitor.errors import StorageError
 from monitor.journal import Journal
 from monitor.simulator import VirtualEmbryo
@@ -553,8 +553,8 @@ def test_the_embryo_is_looked_for_once_a_frame(
 ) -> None:
     """Seven planes, one search."""
     searched = []
-    real_search = pipeline.locate_in
-    monkeypatch.setattr(pipeline, "locate_in", lambda images: searched.append(len(images)) or real_search(images))
+    real_search = fitting.locate_in
+    monkeypatch.setattr(fitting, "locate_in", lambda images: searched.append(len(images)) or real_search(images))
     node = node_over(tmp_path, clock, looks_at_the_embryo())
     write_planes(tmp_path / "inc", START, lambda plane_um: picture(100, 250, seed=plane_um + 45))
     take_all(node)
