@@ -35,7 +35,8 @@ class Measurements:
     """Of one blastocyst at one moment. Lengths in `unit`, areas in its square; None where the part is not there.
 
     `body` is cells and cavity together, without the zona. `blastocoel_fraction`: the cavity's share of the body's area.
-    `icm_roundness`: 4 pi area / perimeter^2 of its largest piece, 1 for a disc. `zona_gap`: share of the directions
+    `icm_roundness`: 4 pi area / perimeter^2 of its largest piece, 1 for a disc; within 2 % from 24 px of half axis on,
+    3 % at 18. `zona_gap`: share of the directions
     from the zona's middle in which there is none. Of a zona that the picture's edge cuts (an embryo that has left it)
     the thickness is told, its gap and the outer diameter are not.
     """

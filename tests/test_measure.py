@@ -90,7 +90,7 @@ def test_of_an_offset_ring_the_mean_and_the_least_thickness_are_right(
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.floats(18, 50), st.floats(0.5, 1.0), st.floats(0, 3.1))
+@given(st.floats(24, 60), st.floats(0.5, 1.0), st.floats(0, 3.1))
 def test_of_an_ellipse_area_diameter_and_roundness_are_right(long_px: float, ratio: float, angle_rad: float) -> None:
     short_px = ratio * long_px
     labels = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
