@@ -56,13 +56,19 @@ def plane_path(root: Path, well: str, at: datetime, plane_um: int, dish: str = "
 
 
 def write_frame(
-    root: Path, well: str, at: datetime, planes_um: tuple[int, ...] = PLANES_UM, level: int = 100, dish: str = "D1"
+    root: Path,
+    well: str,
+    at: datetime,
+    planes_um: tuple[int, ...] = PLANES_UM,
+    level: int = 100,
+    dish: str = "D1",
+    size_px: int = 24,
 ) -> None:
     """One frame in the layout `generic`; each plane other pixels, each moment other pixels."""
     for plane_um in planes_um:
         path = plane_path(root, well, at, plane_um, dish)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture(level, seed=zlib.crc32(f"{well} {at} {plane_um}".encode())))
+        path.write_bytes(picture(level, size_px, seed=zlib.crc32(f"{well} {at} {plane_um}".encode())))
 
 
 def scripted_manifest(engine: ScriptedEngine | None = None, counts: tuple[int, ...] = (5, 6, 7)) -> Manifest:

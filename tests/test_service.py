@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from monitor.cli import main
-from tests.house import PLANES_UM, START, plane_path, write_frame
+from tests.house import PLANES_UM, START, plane_path
+from tests.house import write_frame as write_frame_of
 from tests.mosquitto import Listener, Mosquitto, needs_mosquitto, retained
 from tests.service import LIMIT_S, Service, leave_nothing_running, write_config
 
@@ -26,6 +28,7 @@ pytestmark = [pytest.mark.broker, needs_mosquitto]
 ROOT = "pellucid/v1/lab/box"
 READING = f"{ROOT}/embryo/inc1/D1/1/reading"
 H = timedelta(hours=1)
+write_frame = partial(write_frame_of, size_px=128)  # the bundled model looks for the embryo: not in 24 px
 CHANGES_WITH_SENDING = ("published_at", "historical")
 CHANGES_WITH_THE_BOOT = ("seq", "boot_id")
 
