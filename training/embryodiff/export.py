@@ -151,7 +151,8 @@ class Pair:
         trained_on = head.provenance.get("encoder")
         if trained_on != checkpoints.encoder_id(encoder.network):
             raise ValueError(f"the head was trained on the features of encoder {str(trained_on)[:12]}, not of this one")
-        told = {"encoder": encoder.provenance, "head": head.provenance}
+        told = {"trained_on": trained_on_of(encoder.provenance, head.provenance)}
+        told |= {"encoder": encoder.provenance, "head": head.provenance}
         return cls(encoder.network, head.network, told)
 
     @classmethod
@@ -161,6 +162,18 @@ class Pair:
         encoder = checkpoints.frozen(FrameEncoder(EncoderConfig(trunk)))
         head = EmbryoDiff(config).eval()
         return cls(encoder, head, {"trained_on": "nothing: random weights, no meaning", "seed": seed})
+
+
+def trained_on_of(encoder: dict[str, Any], head: dict[str, Any]) -> str:
+    """In a sentence, for `pellucid engines list`."""
+    drawn = [encoder["seeds"][1] - encoder["seeds"][0], head["seeds"][1] - head["seeds"][0]]
+    text = (
+        f"virtual incubator: encoder {encoder['minutes']:.0f} min on frames of {drawn[0]} drawn embryos"
+        f"{' and crops of ' + str(encoder['crops']) if encoder['crops'] else ''}, "
+        f"head {head['minutes']:.0f} min on {drawn[1]} drawn embryos"
+    )
+    mixed = "; the encoder also on the first 30 generated pictures of each stagegen class (MIT)"
+    return text + (mixed if encoder["stagegen"] else "")
 
 
 def manifest_of(

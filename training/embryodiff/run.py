@@ -36,7 +36,9 @@ Loss = Callable[[nn.Module, int], tuple[Tensor, dict[str, float]]]
 class Recipe:
     """How a network is trained; what beside it decides the weights (data, start) the caller adds to `told`.
 
-    `trunk_share`: of the rate, for a trunk that starts from weights while all behind it starts at random.
+    It ends with its minutes, or with `steps` where they are given: an ablation is only fair by steps, for on a machine
+    with other work a minute is not a minute. `trunk_share`: of the rate, for a trunk that starts from weights while all
+    behind it starts at random.
     """
 
     minutes: float
@@ -46,6 +48,7 @@ class Recipe:
     seed: int = 0
     averaged: float = 0.998
     trunk_share: float = 1.0
+    steps: int = 0
 
 
 def rate_at(share_done: float, peak: float) -> float:
@@ -123,14 +126,20 @@ class Run:
         }
         checkpoints.save(self.path, Checkpoint(self.average.network, self.provenance(), extra))
 
+    @property
+    def progress(self) -> float:
+        """0 to 1."""
+        if self.recipe.steps:
+            return self.steps / self.recipe.steps
+        return self.trained_s / max(60 * self.recipe.minutes, 1e-9)
+
     def provenance(self) -> dict[str, Any]:
         return {**self._asked(), "steps": self.steps, "minutes": round(self.trained_s / 60, 1)}
 
     def once(self, loss_of: Loss) -> dict[str, float]:
         """One optimiser step; `loss_of(network, step)` makes its batch from the step alone."""
         for group in self.optimiser.param_groups:
-            done = self.trained_s / max(60 * self.recipe.minutes, 1e-9)
-            group["lr"] = group["share"] * rate_at(done, self.recipe.lr)
+            group["lr"] = group["share"] * rate_at(self.progress, self.recipe.lr)
         self.network.train()
         loss, told = loss_of(self.network, self.steps)
         self.optimiser.zero_grad(set_to_none=True)
@@ -144,17 +153,17 @@ class Run:
     def train(
         self, loss_of: Loss, say: Callable[[str], None] = print, now: Callable[[], float] = time.monotonic
     ) -> None:
-        """Until the recipe's minutes are spent, counted over all resumed parts; a row of the CSV every 20 s."""
+        """To the recipe's end, counted over all resumed parts; a row of the CSV every 20 s."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.with_suffix(".json").write_text(json.dumps(self._asked(), indent=2) + "\n")
         self._forget_unsaved_rows()
         since = told_at = now()
         rows: list[dict[str, float]] = []
-        while self.trained_s < 60 * self.recipe.minutes:
+        while self.progress < 1.0:
             rows.append(self.once(loss_of))
             self.trained_s += now() - since
             since = now()
-            if since - told_at >= SAID_EVERY_S or self.trained_s >= 60 * self.recipe.minutes:
+            if since - told_at >= SAID_EVERY_S or self.progress >= 1.0:
                 means = {name: round(float(np.mean([row[name] for row in rows])), 4) for name in rows[0]}
                 pace = len(rows) / max(since - told_at, 1e-6)
                 self._record({"steps": self.steps, "trained_s": round(self.trained_s), **means})

@@ -140,7 +140,8 @@ def train_encoder(chosen: argparse.Namespace) -> Path:
         start_trunk(encoder, torch.load(chosen.start, map_location="cpu", weights_only=True)["average"])
     share = STARTED_SHARE if chosen.start else 1.0
     recipe = Recipe(chosen.minutes, chosen.lr or 1.5e-3, 0.02, chosen.batch or 48, chosen.seed, trunk_share=share)
-    told = {**_told(chosen), "crops": chosen.crops, "stagegen": bool(chosen.stagegen), "start": str(chosen.start or "")}
+    told = {**_told(chosen), "crops": chosen.crops, "stagegen": bool(chosen.stagegen)}
+    told["start"] = f"training.sim2real {chosen.start.parent.name}" if chosen.start else ""
     run = Run(chosen.out / f"{chosen.name}-encoder.pt", encoder, recipe, told)
 
     def loss_of(network: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -182,7 +183,8 @@ def train_head(chosen: argparse.Namespace) -> Path:
     torch.manual_seed(chosen.seed)
     config = replace(SMALL if chosen.size == "small" else HeadConfig(), features=encoder.config.features)
     head = EmbryoDiff(replace(config, **VARIANTS[chosen.variant]))
-    recipe = Recipe(chosen.minutes, chosen.lr or 1e-3, 0.01, chosen.batch or 8, chosen.seed, averaged=0.995)
+    size = chosen.batch or 8
+    recipe = Recipe(chosen.minutes, chosen.lr or 1e-3, 0.01, size, chosen.seed, averaged=0.995, steps=chosen.steps)
     told = {**_told(chosen), "encoder": checkpoints.encoder_id(encoder), "disturbance": _plain(asdict(how))}
     run = Run(chosen.out / f"{chosen.name}-{chosen.variant}.pt", head, recipe, told)
 
@@ -256,6 +258,7 @@ def parser() -> argparse.ArgumentParser:
     encoder.add_argument("--stagegen-share", type=float, default=0.25, help="beside 1 for the drawn embryos' frames")
     head.add_argument("--clock", default="every:0.5", help="of the drawn embryos")
     head.add_argument("--minutes", type=float, default=6.0)
+    head.add_argument("--steps", type=int, default=0, help="so many steps in the place of minutes: for an ablation")
     head.add_argument("--encoder", help="name of the run whose frozen encoder is used; --name where not given")
     head.add_argument("--variant", choices=sorted(VARIANTS), default="causal")
     head.add_argument("--size", choices=("small", "paper"), default="small")
