@@ -134,9 +134,7 @@ class SegmentPolicy:
             missed = segment + 1 - memory.seen - (1 if failed and segment > memory.segment else 0)
             row = {name: output[index] for name, output in step.outputs.items()}
             beyond = segment >= self._segments.count
-            answers.append(
-                SegmentAnswer(row, age_h, missed, failed, beyond, memory.spread, self._too_little(memory))
-            )
+            answers.append(SegmentAnswer(row, age_h, missed, failed, beyond, memory.spread, self._too_little(memory)))
         return after, answers
 
     def _spread(self, state: State, stack: Gray, hpi: float | None) -> float | None:
