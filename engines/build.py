@@ -19,7 +19,7 @@ from engines.device_memory import DeviceError, Lacking, Profile, Say, Toolkit
 from engines.manifest import Part, graph_path, read_manifest
 from engines.plans import PlanStore, key_of
 
-PROFILE = Profile()
+PROFILE = Profile(best=8, most=8)  # the monitor advances 8 embryos at once; memory grows with the largest batch
 BUILD_LIMIT_S = 3600.0
 
 

@@ -43,8 +43,8 @@ class GpuFacts:
 class Profile:
     """Batch sizes a plan is built for: every one from 1 to `most`, fastest at `best`."""
 
-    best: int = 8
-    most: int = 32
+    best: int
+    most: int
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class GpuFigures:
 
 
 def read_figures(root: Path = Path("/"), nvml: Any = None) -> list[GpuFigures]:
-    """Of every GPU here; none where there is none, or nothing tells. `root`, `nvml`: what a test puts in their place."""
+    """Of every GPU here; none where there is none, or nothing tells. `root`, `nvml`: for a test to put others there."""
     if is_jetson(root):
         return [jetson_figures(root)]
     if nvml is None:
@@ -86,13 +86,12 @@ def jetson_figures(root: Path) -> GpuFigures:
     total, available = (_meminfo(root, key) for key in ("MemTotal", "MemAvailable"))
     states = [_number(path / "cur_state") for path, kind in _typed(root, "cooling_device") if "gpu" in kind]
     known = [state for state in states if state is not None]
+    hot = [_thousandth(path / "temp") for path, kind in _typed(root, "thermal_zone") if kind.startswith("gpu")]
     return GpuFigures(
         "0",
         None if total is None or available is None else total - available,
         total,
-        next(
-            (_thousandth(path / "temp") for path, kind in _typed(root, "thermal_zone") if kind.startswith("gpu")), None
-        ),
+        next(iter(hot), None),
         _jetson_power_watts(root),
         any(state > 0 for state in known) if known else None,
     )

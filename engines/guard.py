@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,8 +78,8 @@ class OnDevice:
 class GuardedEngine:
     """Serves on the device while that proves right, on the reference while not. `fallback`: why not, or None.
 
-    `build` makes the plan anew, however long that takes; None: nothing is built here. `start` runs what goes on beside
-    the work.
+    `build` makes the plan anew, however long that takes; None: nothing on the disk is touched. `start` runs what
+    goes on beside the work.
     """
 
     def __init__(
@@ -178,7 +179,7 @@ class GuardedEngine:
         )
         if serving is not None:
             serving.close()
-        self._store.drop(self._key)
+        self._drop()
         if self._build is not None and self._may_rebuild:
             self._may_rebuild = False
             self._start(self._build_and_take)
@@ -202,22 +203,26 @@ class GuardedEngine:
         """Raises EngineError saying why there is none; a plan that is not fit is gone then."""
         name, store = self.spec.name, self._store
         if store.ended_a_process(self._key):
-            store.drop(self._key)
+            self._drop()
             raise PlanError(f"{name}: the last try of its plan ended the process")
         try:
             plan = store.find(self._key)
             if plan is None:
                 raise _NoPlan(f"{name}: no plan for {self._toolkit.facts.name} with {self._toolkit.facts.runtime} yet")
-            with store.trying(self._key):
+            with nullcontext() if self._build is None else store.trying(self._key):
                 candidate = OnDevice(self._toolkit, plan, self._part, self._limits)
                 fault = self._fault_of(candidate)
         except PlanError:
-            store.drop(self._key)
+            self._drop()
             raise
         if fault is not None:
-            store.drop(self._key)
+            self._drop()
             raise DeviceError(f"{name}: {fault}")
         return candidate
+
+    def _drop(self) -> None:
+        if self._build is not None:
+            self._store.drop(self._key)
 
     def _fault_of(self, candidate: OnDevice) -> str | None:
         try:

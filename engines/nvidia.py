@@ -25,7 +25,6 @@ except ImportError:  # the same interface, an engine for desktop GPUs
 
 __all__ = ["LOGGER", "RUNTIME", "Built", "NvidiaToolkit", "build", "dtype_name", "trt"]
 log = logging.getLogger(__name__)
-WORKSPACE_BYTES = 2**30
 RUNTIME = f"{FLAVOUR} {trt.__version__}"
 _LEVELS = {0: logging.ERROR, 1: logging.ERROR, 2: logging.WARNING, 3: logging.DEBUG, 4: logging.DEBUG}
 
@@ -89,7 +88,6 @@ def build(
         faults = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
         raise DeviceError(f"TensorRT does not read the graph: {faults}")
     config = builder.create_builder_config()
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
     if not tf32:
         config.clear_flag(trt.BuilderFlag.TF32)
     batches = _add_profile(builder, network, config, profile)
@@ -125,9 +123,7 @@ def _add_profile(builder: Any, network: Any, config: Any, profile: Profile) -> d
         tensor = network.get_input(i)
         row = tuple(tensor.shape)[1:]
         if tensor.shape[0] != -1 or any(side < 0 for side in row):
-            raise DeviceError(
-                f"input {tensor.name} is {tuple(tensor.shape)}: its batch, and nothing else, must be open"
-            )
+            raise DeviceError(f"input {tensor.name} is {tuple(tensor.shape)}: only its batch may, and must, be open")
         one.set_shape(tensor.name, *[(size, *row) for size in sizes])
     if config.add_optimization_profile(one) != 0:
         raise DeviceError(f"TensorRT refuses the profile {sizes}: {LOGGER.take()}")
@@ -160,7 +156,7 @@ def _progress(config: Any, say: Say) -> object:
 
 def _timings(config: Any, path: Path | None) -> Any:
     """The timings of earlier builds, or none; those of another device or version are left out."""
-    if path is None or not hasattr(config, "create_timing_cache"):
+    if path is None or FLAVOUR == "tensorrt_rtx":  # TensorRT-RTX times nothing while it builds
         return None
     content = path.read_bytes() if path.exists() else b""
     for attempt in (content, b""):

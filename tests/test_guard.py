@@ -109,10 +109,14 @@ def test_without_a_plan_the_cpu_serves_until_one_is_built_and_proven(tmp_path: P
     np.testing.assert_allclose(before + after, wanted, atol=1e-5)
 
 
-def test_where_nothing_may_be_built_the_cpu_serves_on(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, plan=False, builds=False)
+def test_where_nothing_may_be_built_the_cpu_serves_on_and_the_disk_is_as_it_was(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, builds=False)
+    wrong_result(bench)
     bench.engine.begin()
-    assert not bench.waiting and bench.engine.fallback is not None
+    assert not bench.waiting and bench.engine.fallback is not None and bench.plan_path.exists()
+    ended_the_process(bench)
+    bench.guard().begin()
+    assert bench.plan_path.exists() and bench.store.ended_a_process(key_of(bench.part, FACTS, SMALL))
 
 
 def wrong_result(bench: Bench) -> None:
