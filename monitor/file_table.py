@@ -13,6 +13,9 @@ from monitor.database import Database
 from monitor.vocabulary import FileSeen, Moment, Place, PlaneFile
 
 
+FrameOf = tuple[str, str, str, str]  # incubator, dish, well, key
+
+
 @dataclass(frozen=True)
 class FileRecord:
     """A file, or a page of one, that has been taken in (`sha256`) or put aside (`reason`)."""
@@ -50,9 +53,24 @@ class FileTable:
     def __init__(self, database: Database) -> None:
         self._db = database.connection
 
-    def put(self, records: Iterable[FileRecord]) -> None:
-        """A row for each page (0 where the file is the plane); of an older version of the file no page is left."""
+    def put(self, records: Iterable[FileRecord]) -> set[FrameOf]:
+        """A row for each page (0 where the file is the plane); of an older version of the file no page is left.
+
+        Gives the frames whose rows may be others now: those the records belong to, and those that lost one.
+        """
         records = tuple(records)
+        touched = {
+            (record.incubator, record.place.dish, record.place.well, record.frame_key)
+            for record in records
+            if record.place is not None and record.frame_key is not None
+        }
+        for incubator, path in {(record.incubator, record.file.path) for record in records}:
+            frames = self._db.execute(
+                "SELECT DISTINCT incubator, dish, well, frame_key FROM file WHERE incubator = ? AND path = ? "
+                "AND frame_key IS NOT NULL",
+                (incubator, path),
+            )
+            touched |= set(frames.fetchall())
         self._db.executemany(
             "DELETE FROM file WHERE incubator = ? AND path = ? AND (size_bytes, mtime_ns) != (?, ?)",
             {(record.incubator, record.file.path, record.file.size_bytes, record.file.mtime_ns) for record in records},
@@ -69,6 +87,7 @@ class FileTable:
                 for record in records
             ],
         )
+        return touched
 
     def known(self, incubator: str) -> dict[str, tuple[int, int]]:
         """path -> (size, mtime_ns) of every file that was taken in or put aside.

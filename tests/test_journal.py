@@ -80,8 +80,8 @@ def test_session_numbers_grow_over_restarts(tmp_path: Path) -> None:
 
 def test_a_file_put_aside_is_known_and_a_changed_one_is_recorded_anew(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "a")
-    journal.put_aside([FileRecord("inc1", FileSeen("a+b.jpg", 3, 7), reason="truncated")])
-    journal.put_aside([FileRecord("inc1", FileSeen("a+b.jpg", 4, 8), reason="truncated")])
+    journal.put_aside([FileRecord("inc1", FileSeen("a+b.jpg", 3, 7), reason="truncated")], START)
+    journal.put_aside([FileRecord("inc1", FileSeen("a+b.jpg", 4, 8), reason="truncated")], START)
     assert journal.files.known("inc1") == {"a+b.jpg": (4, 8)}
     assert journal.files.known("inc2") == {}
 
@@ -379,9 +379,10 @@ from monitor.file_table import FileRecord
 from monitor.journal import Journal
 from monitor.vocabulary import FileSeen
 from pathlib import Path
+from tests.house import START
 journal = Journal(Path(sys.argv[1]), "a")
 for k in range(10**6):
-    journal.put_aside([FileRecord("inc1", FileSeen(f"{k}.jpg", 1, 1), reason="truncated")])
+    journal.put_aside([FileRecord("inc1", FileSeen(f"{k}.jpg", 1, 1), reason="truncated")], START)
     print(k, flush=True)
 """
 
@@ -389,7 +390,10 @@ for k in range(10**6):
 def test_what_was_committed_survives_kill_9(tmp_path: Path) -> None:
     for _ in range(3):
         with subprocess.Popen(
-            [sys.executable, "-c", _WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", _WRITER, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).resolve().parents[1],
         ) as writer:
             assert writer.stdout is not None
             said = [int(writer.stdout.readline()) for _ in range(50)]
@@ -402,9 +406,9 @@ def test_what_was_committed_survives_kill_9(tmp_path: Path) -> None:
 def test_a_file_of_many_pages_has_a_row_for_each_and_a_new_version_leaves_none_of_the_old(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "a")
     before, after = FileSeen("s.tif", 10, 1), FileSeen("s.tif", 20, 2)
-    journal.put_aside([FileRecord("inc1", before, page=page, sha256="x") for page in range(7)])
+    journal.put_aside([FileRecord("inc1", before, page=page, sha256="x") for page in range(7)], START)
     assert journal.files.known("inc1") == {"s.tif": (10, 1)}
-    journal.put_aside([FileRecord("inc1", after, page=page, reason="pages") for page in range(5)])
+    journal.put_aside([FileRecord("inc1", after, page=page, reason="pages") for page in range(5)], START)
     assert journal.files.known("inc1") == {"s.tif": (20, 2)}
     journal.close()
     with sqlite3.connect(tmp_path / "journal.sqlite") as db:
