@@ -31,7 +31,6 @@ REST = (
     *((table, "TRUE") for table in ("meta", "outbox", "open_alert", "cleared", "last_frame")),
     ("watching", "subject NOT LIKE 'embryo/%'"),
 )
-FILES_OF_FRAME = "incubator = ? AND dish = ? AND well = ? AND frame_key = ?"
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ class Audit:
 
     def files(self, frame: tuple[str, str, str, str]) -> str:
         """The digest of the rows of a frame's files; a frame is incubator, dish, well, key."""
-        return self.digest_of([("file", FILES_OF_FRAME, frame)])
+        return self.digest_of([("file", "incubator = ? AND dish = ? AND well = ? AND frame_key = ?", frame)])
 
     def file(self, incubator: str, path: str) -> str:
         """The digest of the rows of one file."""
@@ -121,7 +120,8 @@ class Audit:
         """One digest of the rows of several tables that meet a condition, each in order of its primary key."""
         whole = hashlib.sha256()
         for table, where, values in parts:
-            rows = self._db.execute(f"SELECT * FROM {table} WHERE {where}", values).fetchall()
+            index = "INDEXED BY file_of_frame " if "frame_key" in where else ""  # see `FileTable`
+            rows = self._db.execute(f"SELECT * FROM {table} {index}WHERE {where}", values).fetchall()
             for text in sorted(map(_row_text, rows)):
                 whole.update(f"{table} {text}\n".encode())
         return whole.hexdigest()

@@ -20,7 +20,7 @@ from monitor.file_table import FileRecord
 from monitor.journal import Entry, Journal
 from monitor.node import Node
 from monitor.states import StateFiles
-from monitor.vocabulary import FileSeen, Place
+from monitor.vocabulary import FileSeen, Moment, Place
 from tests.house import PLANES_UM, START, FakeClock, node_over, picture, plane_path, scripted, take_all, write_frame
 
 
@@ -450,3 +450,18 @@ def test_frames_with_numbers_only_stand_in_order_of_the_number(tmp_path: Path) -
     take_all(node)
     assert [reading.frame.run for reading in node.journal.earliest_readings("inc1", 3)] == [8, 9, 10]
     assert [reading.frame.run for reading in node.journal.latest_readings("inc1", 3)] == [10, 11, 12]
+
+
+def test_finding_a_frames_files_costs_the_same_however_many_files_its_incubator_has(tmp_path: Path) -> None:
+    journal, place, steps = Journal(tmp_path, "a"), Place("inc1", "D1", "1"), []
+    for count in (10, 500):
+        files = [FileRecord("inc1", FileSeen(f"{k}.jpg", 1, 1), place, "e", f"run{k}", 0, "x") for k in range(count)]
+        journal.put_aside(files, START)
+        said = [0]
+        journal._db.set_progress_handler(lambda said=said: said.__setitem__(0, said[0] + 1), 1)
+        journal.files.judged_from(place, "e", "run5")
+        journal.files.of_frame(place, Moment(run=5), None)
+        journal.audit.files(("inc1", "D1", "1", "run5"))
+        journal._db.set_progress_handler(None, 0)
+        steps.append(said[0])
+    assert steps[1] <= steps[0] + 20
