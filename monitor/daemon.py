@@ -125,7 +125,7 @@ class Daemon:
 
     def _declare(self, loaded: Loaded) -> None:
         metrics, manifest = self._metrics, loaded.manifest
-        metrics.declare(list(self.node.intakes))
+        metrics.declare(list(self.node.intakes), [one.manifest.name for one in loaded.serving])
         self._say_alerts(self.node.alarms.retire(list(self.node.intakes), [manifest.name], self._clock.now()))
         metrics.open_alerts(self.node.journal.alerts.open_counts())
         metrics.build_info.info({"version": monitor.__version__})
