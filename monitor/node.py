@@ -45,7 +45,8 @@ def load_models(settings: Engines) -> Loaded:
     folder = BUNDLED_MODELS if settings.models == "bundled" else Path(settings.models)
     try:
         loaded = _loaded(settings, settings.blastocyst, "blastocyst", folder, "blastocyst")
-        stage = _loaded(settings, settings.stage, "stage", folder, "stage") if settings.stage else None
+        name = settings.stage_model
+        stage = _loaded(settings, name, "stage", folder, "stage") if name else None
         if not settings.segmenter:
             return replace(loaded, stage=stage)
         segmenter = _loaded(settings, settings.segmenter, "segmentation", folder, "segmenter")
