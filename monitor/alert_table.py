@@ -83,6 +83,11 @@ class AlertTable:
             self._db.execute("INSERT OR REPLACE INTO open_alert VALUES (?, ?, ?, ?)", row)
         return word
 
+    def number(self, word: Alert) -> int:
+        """The row of a word that was put."""
+        query = "SELECT number FROM alert WHERE alert_id = ? AND revision = ?"
+        return int(self._db.execute(query, (word.alert_id, word.revision)).fetchone()[0])
+
     def open_words(self) -> list[tuple[str, str, str]]:
         """(alert_id, the last word, since when it could have been said) of each alert that stands open."""
         return self._db.execute("SELECT alert_id, body, complete_at FROM open_alert ORDER BY alert_id").fetchall()

@@ -18,6 +18,7 @@ from engines.load import BUNDLED_MODELS, Loaded, find_manifest, load_engine
 from engines.locate import LEAST_SIDE_PX
 from engines.segments import SegmentPolicy
 from engines.stages import StagePolicy
+from monitor import provenance
 from monitor.alarms import Alarms
 from monitor.alert_machine import Voice
 from monitor.alert_rules import DEFAULTS, Alerts
@@ -163,6 +164,7 @@ def build_node(
     day5 = None
     if loaded.segmenter is not None and overlays is not None:
         day5 = _day5(loaded.segmenter, loaded.graders, sources, journal, overlays, voice, clock, metrics)
+    journal.begin(provenance.software(), provenance.models(loaded), clock.now())
     return Node(journal, memory, alarms, pipeline, intakes, time_zeros, manifest.name, day5)
 
 
