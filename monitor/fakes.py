@@ -62,6 +62,8 @@ class ScriptedSession:
         self.will = will
         self.events: deque[Event] = deque()
         self.sent: list[tuple[int, str, bytes, bool]] = []
+        self.subscribed: list[str] = []
+        self.correlations: dict[int, bytes] = {}  # by message id
         self.answered = 0
         self.alive = True
         self.said_goodbye = False
@@ -72,12 +74,17 @@ class ScriptedSession:
             return self.events.popleft()
         return None if self.alive else Ended("the network thread died")
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool) -> int:
+    def publish(self, topic: str, payload: bytes, *, retain: bool, correlation: bytes | None = None) -> int:
         if "#" in topic or "+" in topic:
             raise ValueError("a topic cannot hold wildcards")
         message_id = len(self.sent) + 1
         self.sent.append((message_id, topic, payload, retain))
+        if correlation is not None:
+            self.correlations[message_id] = correlation
         return message_id
+
+    def subscribe(self, topics: str) -> None:
+        self.subscribed.append(topics)
 
     def disconnect(self) -> None:
         self.said_goodbye = True
