@@ -39,6 +39,7 @@ def imports(folder: str) -> Iterator[tuple[str, str]]:
         ("paho", {"monitor/mqtt_session.py", "monitor/subscriber.py"}),
         ("amqtt", {"monitor/broker.py"}),
         ("prometheus_client", {*("monitor/metrics.py", "monitor/endpoints.py", "monitor/replay.py")} | {
+            "monitor/rehearsal/record.py",
             "monitor/demo.py", "monitor/cli.py", "monitor/way.py"
         }),
         ("torch", set()),
