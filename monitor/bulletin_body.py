@@ -42,7 +42,7 @@ class OutboxDepth(Body):
 
 
 class EngineStanding(Body):
-    """An engine that serves; `fallback`: on another runtime than it was meant for."""
+    """An engine that serves; `fallback`: on another runtime than it was meant for, and why."""
 
     task: str
     name: str
@@ -50,6 +50,7 @@ class EngineStanding(Body):
     runtime: str
     sha256: str
     fallback: bool
+    fallback_reason: str | None
 
 
 class Disk(Body):

@@ -33,7 +33,7 @@ def incubator_topic(incubator: str) -> str:
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """An engine that serves; `sha256` of its graph; `fallback`: on another runtime than it was meant for."""
+    """An engine that serves; `sha256` of its graph; `fallback`: on another runtime than it was meant for, and why."""
 
     task: str
     name: str
@@ -41,6 +41,7 @@ class EngineFacts:
     runtime: str
     sha256: str
     fallback: bool
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def health_body(facts: NodeFacts, boot_id: str, at: datetime) -> str:
         backlog=Backlog(frames=facts.frames_waiting, oldest_age_s=round(facts.oldest_frame_age_s, 1)),
         outbox=OutboxDepth(messages=facts.outbox_messages, oldest_age_s=round(facts.outbox_oldest_age_s, 1)),
         last_step_at=facts.last_step_at,
-        engines=tuple(EngineStanding(**asdict(engine)) for engine in facts.engines),
+        engines=tuple(_standing(engine) for engine in facts.engines),
         alerts_open=dict(facts.alerts_open),
         disk=Disk(free_bytes=facts.disk_free_bytes),
         storage=StorageStanding(ok=facts.storage_ok),
@@ -120,6 +121,11 @@ def incubator_body(facts: IncubatorFacts, boot_id: str, at: datetime) -> str:
         active_embryos=facts.active_embryos,
         last_scan_at=facts.last_scan_at,
     ).model_dump_json(by_alias=True)
+
+
+def _standing(engine: EngineFacts) -> EngineStanding:
+    facts = asdict(engine)
+    return EngineStanding(fallback_reason=facts.pop("reason"), **facts)
 
 
 def _name(boot_id: str, about: str, at: datetime) -> str:
