@@ -19,6 +19,7 @@ from monitor import __version__
 from monitor.arguments import more_than_0 as _more_than_0
 from monitor.arguments import positive as _positive
 from monitor.cli_engines import add_engines
+from monitor.cli_journal import add_journal
 from monitor.cli_simulate import add_simulate
 from monitor.errors import ConfigError, EngineError, PellucidError
 
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_replay(commands)
     add_simulate(commands)
     add_engines(commands)
+    add_journal(commands)
     return parser
 
 

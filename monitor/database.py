@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Protocol
 
 from monitor.errors import ConfigError, StorageError
 
@@ -85,6 +86,70 @@ LACKING = {  # version of a file -> the tables it lacks, and gets
     BEFORE_DAY5: DAY5 + AUDIT + COMMANDS,
     BEFORE_AUDIT: AUDIT + COMMANDS,
 }
+
+
+class Reads(Protocol):
+    """What can be asked."""
+
+    def execute(self, query: str, values: Sequence[Any] = (), /) -> sqlite3.Cursor: ...
+
+
+class Damage(StorageError):
+    """A file does not give what it holds; what SQLite says of it."""
+
+
+class Connection:
+    """A journal for reading only, as it was at one moment, beside a daemon that may be at work on it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def execute(self, query: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
+        """As SQLite's own. Raises Damage."""
+        try:
+            return self._connection.execute(query, values)
+        except sqlite3.Error as fault:
+            raise Damage(str(fault)) from fault
+
+    def rows(self, query: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
+        """Row for row. Raises Damage, also in the middle."""
+        cursor = self.execute(query, values)
+        try:
+            yield from cursor
+        except (sqlite3.Error, UnicodeError) as fault:
+            raise Damage(str(fault)) from fault
+
+
+@contextmanager
+def opened_for_reading(folder: Path) -> Iterator[Connection]:
+    """Raises ConfigError where there is no journal, StorageError where it is none or of another schema."""
+    path = folder / "journal.sqlite"
+    if not path.is_file():
+        raise ConfigError(f"{path}: there is no journal; name the folder of [storage] path")
+    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version != SCHEMA_VERSION:
+            raise StorageError(
+                f"{path} has schema {version}, this version of pellucid reads {SCHEMA_VERSION}: start the daemon once, "
+                "which brings an older file to it, or use the version that wrote it"
+            )
+        connection.execute("BEGIN")
+        yield Connection(connection)
+    except sqlite3.Error as fault:
+        raise StorageError(f"{path}: {fault}") from fault
+    finally:
+        connection.close()
+
+
+def expected_schema() -> dict[str, str]:
+    """name -> the text of each table and index of a journal, spaces aside."""
+    fresh = sqlite3.connect(":memory:")
+    fresh.executescript(LACKING[0])
+    rows = fresh.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'")
+    found = {name: " ".join(sql.split()) for name, sql in rows}
+    fresh.close()
+    return found
 
 
 class Database:

@@ -81,7 +81,7 @@ class Journal:
         self._boot_id = boot_id
         self._database = Database(folder)
         self._db = self._database.connection
-        self.audit = Audit(self._database)
+        self.audit = Audit(self._db)
         self.alerts = AlertTable(self._database)
         self.files = FileTable(self._database)
         self.features = FeatureTable(self._database)
@@ -235,8 +235,13 @@ class Journal:
             for key, subject in self._db.execute(f"SELECT {column}, {about} FROM {table}").fetchall():
                 self.audit.append_kept(kind, subject, key, {"adopted": True}, now)
         for (embryo_id,) in self._db.execute("SELECT embryo_id FROM run ORDER BY number").fetchall():
-            body = {"adopted": True, "standing": self.audit.standing(embryo_id)}
+            body: dict[str, object] = {"adopted": True, "standing": self.audit.standing(embryo_id)}
+            body["files"] = self._files_of(self.files.frames_of(embryo_id))
+            body["features"] = self.features.digests(embryo_id)
             self.audit.append("kept", f"embryo/{embryo_id}", body, now)
+        for incubator, files in self.files.aside().items():
+            aside = {path: [reason, self.audit.file(incubator, path)] for path, reason in files}
+            self.audit.append("put_aside", f"incubator/{incubator}", {"adopted": True, "aside": aside}, now)
 
     def _audit_frame(
         self, entry: Entry, stood: str, before: Mapping[str, str], touched: set[FrameOf], now: datetime
@@ -248,7 +253,8 @@ class Journal:
         told["pictures"] = {str(one.plane_um): one.sha256 for one in entry.files if one.sha256 is not None}
         told["states"] = {model: [before.get(model), after.get(model)] for model in sorted({*before, *after})}
         if entry.features:
-            told["features"] = {row.model: [row.number, self.features.digest(embryo_id, row)] for row in entry.features}
+            numbers = [(row.model, row.number) for row in entry.features]
+            told["features"] = self.features.digests(embryo_id, numbers)
         if entry.reading is not None:
             self.audit.append_kept("reading", f"embryo/{embryo_id}", entry.reading.id, told, now)
         elif told["standing"] != stood or touched:

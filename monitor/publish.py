@@ -9,18 +9,18 @@ Refuses to know what a reading is, how rows are stored, and which thread or cloc
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
+from monitor.bulletin_body import NodeStatus
 from monitor.delivery import Backoff, Delivery
 from monitor.mqtt_login import MqttSettings
 from monitor.mqtt_session import Connected, Ended, Event, MqttSession, Received, Session, Subscribed, Will
 from monitor.outbox import Outbox, OutboxRow, PublishObserver, SilentObserver, stamped
-from monitor.vocabulary import INTENDED_USE, rfc3339
 
 __all__ = ["MqttSettings", "Outbox", "OutboxRow", "PublishObserver", "Publisher", "Reply", "SilentObserver", "Will"]
 
@@ -304,19 +304,17 @@ class Publisher:
             self._reassert_s = self._monotonic() + REASSERT_STATUS_S
             self._delivery.say_first(self._status("online", self._born_at))
 
-    def _status(self, status: str, occurred_at: datetime | None) -> OutboxRow:
+    def _status(self, status: Literal["online", "stopped", "offline"], occurred_at: datetime | None) -> OutboxRow:
         """`occurred_at` is null in the will: when it is handed over nobody knows when we shall be gone."""
-        body = {
-            "schema": "pellucid.status/1",
-            "id": f"{self._boot_id}-{self._number}-{status}",
-            "status": status,
-            "boot_id": self._boot_id,
-            "session": self._number,
-            "version": self._version,
-            "occurred_at": None if occurred_at is None else rfc3339(occurred_at),
-            "intended_use": INTENDED_USE,
-        }
-        return OutboxRow(0, "status", "status", json.dumps(body), True, None)
+        body = NodeStatus(
+            id=f"{self._boot_id}-{self._number}-{status}",
+            status=status,
+            boot_id=self._boot_id,
+            session=self._number,
+            version=self._version,
+            occurred_at=occurred_at,
+        )
+        return OutboxRow(0, "status", "status", body.model_dump_json(by_alias=True), True, None)
 
     def _where(self) -> str:
         return f"{self._settings.host}:{self._settings.port}"
