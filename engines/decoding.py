@@ -34,10 +34,10 @@ class DecodingRules:
     `evidence`: weight of a frame's log posterior (below 1, since neighbouring frames err alike). How phases follow:
     `dwell_h`, the mean hours spent in each, and `passed_over`, the share of embryos that pass it without being seen in
     it; K values each, so that a path costs the same at any interval between frames. Where they are not given:
-    `advance`, `skip`, log odds paid for going on to the next phase, and for each phase left out. Live: another label takes over at once
-    when it leads by `margin`, else when it was the likeliest for `hold` frames. Steps back: looked for among the phases
-    `counts` (first, last: those that count cells); at least `fallen` of the posterior below the settled count, for
-    `fallen_frames`. A count is settled after `settled_frames`.
+    `advance`, `skip`, log odds paid for going on to the next phase, and for each phase left out. Live: another label
+    takes over at once when it leads by `margin`, else when it was the likeliest for `hold` frames. Steps back: looked
+    for among the phases `counts` (first, last: those that count cells); at least `fallen` of the posterior below the
+    settled count, for `fallen_frames`. A count is settled after `settled_frames`.
     """
 
     classes: tuple[str, ...]
