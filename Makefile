@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-broker test-train test-slow check format bench full-size load sim2real clean
+.PHONY: demo test test-broker test-ops test-train test-slow check format bench full-size load sim2real clean
 
 demo: $(VENV)/.demo  ## six virtual embryos through five days, at high speed
 	$(BIN)/pellucid demo
@@ -15,11 +15,19 @@ test: $(VENV)/.dev  ## the fast tests
 test-broker: $(VENV)/.dev  ## needs Mosquitto and promtool: apt-get install mosquitto openssl prometheus
 	$(BIN)/python -m pytest -m 'broker and not slow'
 
+test-ops: $(VENV)/.dev  ## deploy/ with the real programs: apt-get install prometheus prometheus-alertmanager
+	$(BIN)/python -m pytest -m ops
+
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
 
 test-train: $(VENV)/.train  ## needs torch (installed here)
 	$(BIN)/python -m pytest -m train
+
+# the papers' two streaming networks beside the bundled models; with all the others: make full-size, then this
+RTX_FULL_SIZE = amsnet-resnet50 embryodiff-resnet18
+test-rtx: $(VENV)/.rtx $(RTX_FULL_SIZE:%=build/models/%.json)  ## every model through NVIDIA's parser and builder; no GPU
+	$(BIN)/python -m pytest -m rtx
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -71,6 +79,10 @@ $(VENV)/.dev: $(VENV)/.demo
 $(VENV)/.train: $(VENV)/.dev
 	$(PIP) 'torch==2.13.0'
 	$(PIP) -e '.[demo,train]'
+	touch $@
+
+$(VENV)/.rtx: $(VENV)/.train
+	$(PIP) -e '.[demo,train,rtx-check]'
 	touch $@
 
 # one round of measuring how real the drawing is: draws 1,200 embryos, trains 13 minutes, reads the tuning sets only
