@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from monitor.errors import ConfigError, StorageError
 
@@ -145,3 +147,56 @@ class Database:
             "INSERT INTO meta VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET value = value + 1", (key,)
         )
         return int(self.connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0])
+
+
+class Looker:
+    """The same file seen from another process: it reads only, takes no lock that the writer waits for, and may be asked
+    from several threads. What is asked within one `looking` is of one moment; it is kept short, for while it lasts the
+    writer's log cannot be folded back.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "journal.sqlite"
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+
+    @contextmanager
+    def looking(self) -> Iterator[Looker]:
+        """Raises StorageError when there is no journal, or one of another schema, or it cannot be read now."""
+        with self._lock:
+            try:
+                connection = self._open()
+                connection.execute("BEGIN")
+                yield self
+            except sqlite3.Error as fault:
+                raise StorageError(f"{self._path}: {fault}") from fault
+            finally:
+                if self._connection is not None and self._connection.in_transaction:
+                    self._connection.execute("COMMIT")
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is not None:
+            return self._connection
+        if not self._path.is_file():
+            raise StorageError(f"{self._path}: there is no journal yet; the daemon makes it")
+        connection = sqlite3.connect(
+            f"{self._path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+        )
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version != SCHEMA_VERSION:
+            connection.close()
+            raise StorageError(
+                f"{self._path} has schema {version}, the page reads {SCHEMA_VERSION}: start the daemon of this version"
+            )
+        self._connection = connection
+        return connection
+
+    def rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Within `looking`."""
+        return self._open().execute(query, values).fetchall()
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None

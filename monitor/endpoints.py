@@ -1,28 +1,34 @@
-"""HTTP for machines: `/metrics`, `/healthz`, `/readyz`. Loopback by default; beyond it only with TLS and a token.
+"""HTTP: `/metrics`, `/healthz`, `/readyz`, and the page where one is served. Loopback by default; beyond it only with
+TLS and a token, which a browser gives once in a form.
 
-It shows what the worker wrote down; it opens neither journal nor folder.
+It shows what the worker wrote down, and hands on what is the page's; it opens neither journal nor folder.
 """
 
 from __future__ import annotations
 
-import hmac
 import json
 import logging
 import ssl
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, quote, urlsplit
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from monitor.config import Http, HttpTls
 from monitor.errors import ConfigError
+from monitor.login import POLICY, Door, form, from_own_page, named_rightly, safe_target
+from monitor.relay import Relay, is_of_page
 
 log = logging.getLogger(__name__)
 
 Ready = Callable[[], dict[str, bool]]
+_MOST_FORM_BYTES = 4096
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
 
 class _Server(ThreadingHTTPServer):
@@ -42,14 +48,14 @@ class Endpoints:
     Raises ConfigError when the address cannot be used or the token or certificate cannot be read.
     """
 
-    def __init__(self, settings: Http, registry: CollectorRegistry, ready: Ready) -> None:
-        token = _token(settings)
+    def __init__(self, settings: Http, registry: CollectorRegistry, ready: Ready, page: Relay | None = None) -> None:
+        door = Door(_token(settings), settings.tls is not None, time.time)
         context = None if settings.tls is None else _tls(settings.tls)
 
         class Handler(_Handler):
             pass
 
-        Handler.registry, Handler.ready, Handler.token = registry, staticmethod(ready), token
+        Handler.registry, Handler.ready, Handler.door, Handler.page = registry, staticmethod(ready), door, page
         try:
             self._server = _Server((settings.host, settings.port), Handler)
         except OSError as fault:
@@ -59,7 +65,9 @@ class Endpoints:
             self._server.socket = context.wrap_socket(
                 self._server.socket, server_side=True, do_handshake_on_connect=False
             )
-        self.url = f"http{'s' if settings.tls else ''}://{settings.host}:{self._server.server_address[1]}"
+        scheme, port = f"http{'s' if settings.tls else ''}", self._server.server_address[1]
+        self.url = f"{scheme}://{settings.host}:{port}"
+        self.url_from_here = f"{scheme}://{_ANYWHERE.get(settings.host, settings.host)}:{port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="http", daemon=True)
 
     def start(self) -> None:
@@ -105,17 +113,21 @@ def _no_passphrase() -> str:
 class _Handler(BaseHTTPRequestHandler):
     registry: CollectorRegistry
     ready: Ready
-    token: bytes | None
+    door: Door
+    page: Relay | None
     server_version = "pellucid"
     sys_version = ""
     timeout = 10
 
     def do_GET(self) -> None:
-        if not self._allowed():
-            self._answer(401, "text/plain", b"a token is needed: Authorization: Bearer ...\n")
-            return
         path = self.path.split("?", 1)[0]
-        if path == "/metrics":
+        if path == "/login" and self.page is not None and not self.door.open:
+            self._ask_for_token(200, safe_target(parse_qs(urlsplit(self.path).query).get("next", ["/"])[0]), False)
+        elif self.page is not None and is_of_page(path):
+            self._hand_on(self.page)
+        elif not self.door.open and not self.door.knows_token(self.headers):
+            self._refuse()
+        elif path == "/metrics":
             encode, kind = choose_encoder(self.headers.get("Accept", ""))
             self._answer(200, kind, encode(self.registry))
         elif path == "/healthz":
@@ -125,18 +137,65 @@ class _Handler(BaseHTTPRequestHandler):
             body = json.dumps(conditions, sort_keys=True).encode() + b"\n"
             self._answer(200 if all(conditions.values()) else 503, "application/json", body)
         else:
-            self._answer(404, "text/plain", b"there are /metrics, /healthz, /readyz\n")
+            self._answer(404, "text/plain", b"there are /metrics, /healthz, /readyz; http.page = true adds a page\n")
 
-    def _allowed(self) -> bool:
-        if self.token is None:
-            return True
-        given = self.headers.get("Authorization", "").encode()
-        return hmac.compare_digest(given, b"Bearer " + self.token)
+    def do_POST(self) -> None:
+        path = self.path.split("?", 1)[0]
+        if self.page is None or self.door.open or path not in ("/login", "/logout"):
+            self._answer(404, "text/plain", b"nothing is taken here\n")
+        elif not from_own_page(self.headers):
+            self._answer(403, "text/plain", b"this came from another site's page\n")
+        elif path == "/logout":
+            self._answer(303, "text/plain", b"", (("Location", "/login"), ("Set-Cookie", self.door.farewell())))
+        else:
+            self._log_in()
 
-    def _answer(self, status: int, kind: str, body: bytes) -> None:
+    def _log_in(self) -> None:
+        try:
+            length = int(self.headers.get("Content-Length", "0"))
+        except ValueError:
+            length = -1
+        if not 0 < length <= _MOST_FORM_BYTES:
+            self._answer(413, "text/plain", b"a token is wanted, no more\n")
+            return
+        fields = parse_qs(self.rfile.read(length).decode("utf-8", "replace"))
+        target = safe_target(fields.get("next", ["/"])[0])
+        cookie = self.door.try_token(fields.get("token", [""])[0])
+        if cookie is None:
+            self._ask_for_token(401, target, True)
+        else:
+            self._answer(303, "text/plain", b"", (("Location", target), ("Set-Cookie", cookie)))
+
+    def _hand_on(self, page: Relay) -> None:
+        """To the page, for who may see it: with a token or a session; where none is configured, under a name of
+        loopback only."""
+        if self.door.open:
+            if not named_rightly(self.headers):
+                self._answer(421, "text/plain", b"ask for 127.0.0.1 or localhost\n")
+                return
+        elif not (self.door.knows_token(self.headers) or self.door.knows_session(self.headers)):
+            if "text/html" in self.headers.get("Accept", ""):
+                self._answer(303, "text/plain", b"", (("Location", f"/login?next={quote(self.path)}"),))
+            else:
+                self._refuse()
+            return
+        answer = page.get(self.path, self.headers)
+        kind = next((value for name, value in answer.headers if name == "Content-Type"), "text/plain")
+        self._answer(answer.status, kind, answer.body, (pair for pair in answer.headers if pair[0] != "Content-Type"))
+
+    def _refuse(self) -> None:
+        self._answer(401, "text/plain", b"a token is needed: Authorization: Bearer ...\n")
+
+    def _ask_for_token(self, status: int, target: str, failed: bool) -> None:
+        headers = (("Content-Security-Policy", POLICY), ("Cache-Control", "no-store"))
+        self._answer(status, "text/html; charset=utf-8", form(target, failed), headers)
+
+    def _answer(self, status: int, kind: str, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
+        for name, value in headers:
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 
