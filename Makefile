@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-broker test-train test-slow check format bench full-size load sim2real clean
+.PHONY: demo test test-broker test-ops test-train test-slow check format bench full-size load sim2real clean
 
 demo: $(VENV)/.demo  ## six virtual embryos through five days, at high speed
 	$(BIN)/pellucid demo
@@ -14,6 +14,9 @@ test: $(VENV)/.dev  ## the fast tests
 
 test-broker: $(VENV)/.dev  ## needs Mosquitto and promtool: apt-get install mosquitto openssl prometheus
 	$(BIN)/python -m pytest -m 'broker and not slow'
+
+test-ops: $(VENV)/.dev  ## deploy/ with the real programs: apt-get install prometheus prometheus-alertmanager
+	$(BIN)/python -m pytest -m ops
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow

@@ -27,6 +27,7 @@ from monitor.lookout import Lookout
 from monitor.metrics import Metrics
 from monitor.node import Node, Source, build_node
 from monitor.notify import Notifier
+from monitor.provenance import configuration
 from monitor.publish import Publisher
 from monitor.share import LOOK_EVERY_S, LOOK_SOON_S, Share
 from monitor.vocabulary import Clock, Outcome, Place, Reading
@@ -77,6 +78,7 @@ class Daemon:
             metrics,
             config.alerts,
         )
+        self.node.journal.configured(configuration(config), clock.now())
         self.imaging = Imaging(self.node.intakes, self.node.journal, metrics)
         self.root = f"pellucid/v1/{config.site.name}/{config.site.node}"
         self.publisher = Publisher(
@@ -123,7 +125,7 @@ class Daemon:
 
     def _declare(self, loaded: Loaded) -> None:
         metrics, manifest = self._metrics, loaded.manifest
-        metrics.declare(list(self.node.intakes))
+        metrics.declare(list(self.node.intakes), [one.manifest.name for one in loaded.serving])
         self._say_alerts(self.node.alarms.retire(list(self.node.intakes), [manifest.name], self._clock.now()))
         metrics.open_alerts(self.node.journal.alerts.open_counts())
         metrics.build_info.info({"version": monitor.__version__})
@@ -176,6 +178,7 @@ class Daemon:
             self._waker.stop()
             try:
                 self.publisher.stop(STOP_GRACE_S)
+                self.node.journal.seal(self._clock.now())
             except StorageError as fault:
                 self._storage_failed(fault)
             self.node.journal.close()

@@ -66,8 +66,20 @@ CREATE TABLE day5 (
   id TEXT PRIMARY KEY, embryo_id TEXT NOT NULL, revision INTEGER NOT NULL, at_h REAL, body_area REAL, unit TEXT,
   body TEXT NOT NULL, UNIQUE (embryo_id, revision)) WITHOUT ROWID;
 """
-SCHEMA_VERSION = 4
-BEFORE_FEATURES, BEFORE_DAY5 = 2, 3  # such a file lacks tables, and gets them
+AUDIT = """
+CREATE TABLE audit (
+  number INTEGER PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL, recorded_at TEXT NOT NULL, ref TEXT,
+  body TEXT NOT NULL, previous TEXT NOT NULL, hash TEXT NOT NULL);
+CREATE INDEX audit_subject ON audit (subject);
+"""
+SCHEMA_VERSION = 5
+BEFORE_FEATURES, BEFORE_DAY5, BEFORE_AUDIT = 2, 3, 4
+LACKING = {  # version of a file -> the tables it lacks, and gets
+    0: SCHEMA + FEATURES + DAY5 + AUDIT,
+    BEFORE_FEATURES: FEATURES + DAY5 + AUDIT,
+    BEFORE_DAY5: DAY5 + AUDIT,
+    BEFORE_AUDIT: AUDIT,
+}
 
 
 class Database:
@@ -107,12 +119,8 @@ class Database:
         self.connection.execute("PRAGMA journal_mode = WAL")
         self.connection.execute("PRAGMA synchronous = FULL")
         version = self.connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            self._set_up(SCHEMA + FEATURES + DAY5)
-        elif version == BEFORE_FEATURES:
-            self._set_up(FEATURES + DAY5)
-        elif version == BEFORE_DAY5:
-            self._set_up(DAY5)
+        if version in LACKING:
+            self._set_up(LACKING[version])
         elif version != SCHEMA_VERSION:
             raise StorageError(
                 f"{self._path} has schema {version}, this version of pellucid reads {SCHEMA_VERSION}: run the version "

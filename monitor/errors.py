@@ -12,6 +12,7 @@ from __future__ import annotations
 from engines.contract import EngineError, StateMismatchError
 
 __all__ = [
+    "PUT_ASIDE",
     "ConfigError",
     "EngineError",
     "FrameError",
@@ -27,6 +28,13 @@ class PellucidError(Exception):
 
 class ConfigError(PellucidError):
     """The configuration (or what a command needs before it can start) is not usable."""
+
+
+# why a file is put aside; `unreadable` and `vanished` put none aside: those come back
+PUT_ASIDE = (
+    *("name", "plane", "clock", "duplicate", "size", "empty", "truncated", "not_a_picture", "pages", "pixels"),
+    "too_large",
+)
 
 
 class FrameError(PellucidError):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engines.stages import StageFrame
+from monitor.audit import row_digest
 from monitor.database import Database
 from monitor.errors import StorageError
 
@@ -58,6 +59,11 @@ class FeatureTable:
         """Whether other weights of this model have taken frames of the embryo."""
         query = "SELECT 1 FROM feature WHERE embryo_id = ? AND model = ? AND state_id != ? LIMIT 1"
         return self._db.execute(query, (embryo_id, model, state_id)).fetchone() is not None
+
+    def digest(self, embryo_id: str, row: FeatureRow) -> str:
+        """The digest of a row as it stands."""
+        query = "SELECT * FROM feature WHERE embryo_id = ? AND model = ? AND number = ?"
+        return row_digest(self._db.execute(query, (embryo_id, row.model, row.number)).fetchone())
 
     def drop(self, embryo_id: str) -> None:
         """The run has ended: nothing of it is ever stepped again."""

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from monitor.alert_rules import KINDS
 from monitor.day5_body import Day5Outcome
+from monitor.errors import PUT_ASIDE
 from monitor.event import Event
 from monitor.outbox import OutboxRow
 from monitor.vocabulary import Outcome, Reading
@@ -97,11 +98,19 @@ class Metrics:
         )
         self.build_info = Info("build", "This software.", namespace="pellucid", registry=registry)
 
-    def declare(self, incubators: list[str]) -> None:
-        """Make the series of each incubator exist at zero, so that a rate over them is right from the first frame."""
+    def declare(self, incubators: list[str], engines: list[str]) -> None:
+        """Make the series of incubators and engines exist at zero: an increase over a series that is new is zero, and
+        a first failure would ring no alarm."""
+        for reason in PUT_ASIDE:
+            self.quarantined.labels(reason)
+        for outcome in ("restored", "lost", "other_model"):
+            self.restores.labels(outcome)
+        for engine in engines:
+            for reason in ("engine", "not_finite"):
+                self.step_failures.labels(engine, reason)
         for name in incubators:
-            for outcome in Outcome:
-                self.frames.labels(name, outcome.value)
+            for frame_outcome in Outcome:
+                self.frames.labels(name, frame_outcome.value)
             self.planes_missing.labels(name)
             self.share_reachable.labels(name).set(0)
             self.active_embryos.labels(name).set(0)

@@ -18,12 +18,13 @@ from engines.load import BUNDLED_MODELS, Loaded, find_manifest, load_engine
 from engines.locate import LEAST_SIDE_PX
 from engines.segments import SegmentPolicy
 from engines.stages import StagePolicy
+from monitor import provenance
 from monitor.alarms import Alarms
+from monitor.alert_machine import Voice
 from monitor.alert_rules import DEFAULTS, Alerts
 from monitor.config import Engines, Incubator
 from monitor.day5_judge import Day5Judge
 from monitor.day5_work import OVERLAYS, Day5Work, Pictures
-from monitor.decide import Voice
 from monitor.errors import ConfigError, EngineError
 from monitor.intake import Intake
 from monitor.journal import Journal
@@ -31,7 +32,7 @@ from monitor.memory import IncubatorFacts, Memory
 from monitor.metrics import Metrics
 from monitor.observe import observe
 from monitor.pipeline import Pipeline
-from monitor.read import Speaker
+from monitor.read import Speaker, calibration_of
 from monitor.stages import Stages
 from monitor.states import StateFiles
 from monitor.timezero import TimeZero
@@ -137,7 +138,7 @@ def build_node(
     stages = None if loaded.stage is None else _stages(loaded.stage, journal, states, metrics)
     digests = {one.manifest.name: one.manifest.graph.sha256 for one in loaded.serving}
     voice = Voice(site, node)
-    alarms = Alarms(journal, rules, voice, live=boot_id is not None)
+    alarms = Alarms(journal, rules, voice, clock.now if boot_id is not None else None)
     overlays = _overlays(loaded, journal, storage)
     pipeline = Pipeline(
         policy,
@@ -146,7 +147,7 @@ def build_node(
         observer([source.incubator for source in sources], LEAST_SIDE_PX if manifest.preprocess.crop else 0),
         memory,
         journal,
-        Speaker(site, node, digests),
+        Speaker(site, node, digests, calibration_of(manifest.calibration), loaded.stage is not None),
         alarms,
         clock.now,
         lambda reason: metrics.step_failures.labels(manifest.name, reason).inc(),
@@ -163,6 +164,7 @@ def build_node(
     day5 = None
     if loaded.segmenter is not None and overlays is not None:
         day5 = _day5(loaded.segmenter, loaded.graders, sources, journal, overlays, voice, clock, metrics)
+    journal.begin(provenance.software(), provenance.models(loaded), clock.now())
     return Node(journal, memory, alarms, pipeline, intakes, time_zeros, manifest.name, day5)
 
 

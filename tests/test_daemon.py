@@ -181,6 +181,12 @@ def test_an_engine_that_keeps_failing_ends_the_process_after_telling_each_frame(
     assert scene.value("step_failures_total", engine="scripted", reason="engine") == ENGINE_STRIKES
 
 
+def test_what_may_go_wrong_is_counted_from_zero_so_that_the_first_time_is_an_increase(scene: Scene) -> None:
+    assert scene.value("files_quarantined_total", reason="truncated") == 0
+    assert scene.value("step_failures_total", engine="scripted", reason="not_finite") == 0
+    assert scene.value("state_restores_total", outcome="lost") == 0
+
+
 def test_ready_names_each_condition(scene: Scene) -> None:
     assert scene.daemon.ready() == {"engines_warm": True, "store_open": True, "scan_fresh_inc1": False}
     scene.turns(1)

@@ -47,7 +47,7 @@ def served(metrics: Metrics) -> Iterator[tuple[str, dict[str, bool]]]:
 
 
 def test_metrics_carry_the_prefix_and_no_embryo(served: tuple[str, dict[str, bool]], metrics: Metrics) -> None:
-    metrics.declare(["inc1"])
+    metrics.declare(["inc1"], [])
     status, text = get(served[0] + "/metrics")
     assert status == 200
     names = {line.split("{")[0].split(" ")[0] for line in text.splitlines() if not line.startswith("#")}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from monitor.errors import PUT_ASIDE
 from tests.house import FakeClock, new_metrics
 
 HOME = Path(__file__).resolve().parents[1]
@@ -38,6 +39,7 @@ def imports(folder: str) -> Iterator[tuple[str, str]]:
         ("paho", {"monitor/mqtt_session.py", "monitor/subscriber.py"}),
         ("amqtt", {"monitor/broker.py"}),
         ("prometheus_client", {*("monitor/metrics.py", "monitor/endpoints.py", "monitor/replay.py")} | {
+            "monitor/rehearsal/record.py",
             "monitor/demo.py", "monitor/cli.py", "monitor/way.py"
         }),
         ("torch", set()),
@@ -107,6 +109,7 @@ def test_every_reason_for_putting_a_file_aside_stands_in_the_contract() -> None:
     reasons = set(re.findall(r'FrameError\(\s*"([a-z_]+)"', source))
     assert len(reasons) > 8
     assert not [reason for reason in sorted(reasons) if f"`{reason}`" not in CONTRACT]
+    assert set(PUT_ASIDE) == reasons - {"unreadable", "vanished"}
 
 
 def test_every_command_and_make_target_of_the_readme_exists() -> None:
