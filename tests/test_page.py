@@ -29,9 +29,26 @@ from tests.pages import START, filled, key, page_config, pictured, wells
 PNG = bytes.fromhex("89504e470d0a1a0a") + b"an overlay"
 
 
+PLACES = [*wells("1", "2", "3", "10"), *wells("1", dish="D10"), *wells("1", dish="D2")]
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Journal, Path]]:
+    """For tests that write nothing."""
+    root = tmp_path_factory.mktemp("standing")
+    made, _ = filled(root, PLACES)
+    yield made, root
+    made.close()
+
+
+@pytest.fixture
+def seen(standing: tuple[Journal, Path]) -> TestClient:
+    return client_of(page_over(standing[1]))
+
+
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
-    made, _ = filled(tmp_path, [*wells("1", "2", "3", "10"), *wells("1", dish="D10"), *wells("1", dish="D2")])
+    made, _ = filled(tmp_path, PLACES)
     yield made
     made.close()
 
@@ -50,14 +67,15 @@ def client(journal: Journal, tmp_path: Path) -> TestClient:
 
 
 EMBRYO = f"inc1/D1/2/{key(0)}"
-EVERY_VIEW = ("/", "/page/incubator/inc1", "/page/incubator/inc2", f"/page/embryo/{EMBRYO}", f"/page/report/{EMBRYO}") + (
-    "/page/alerts", "/page/system", "/page/words", "/page/incubator/nowhere",
-)  # fmt: skip
+EVERY_VIEW = (
+    *("/", "/page/incubator/inc1", "/page/incubator/inc2", f"/page/embryo/{EMBRYO}", f"/page/report/{EMBRYO}"),
+    *("/page/alerts", "/page/system", "/page/words", "/page/incubator/nowhere"),
+)
 
 
 @pytest.mark.parametrize("path", EVERY_VIEW)
-def test_every_view_says_what_it_is_for_and_lets_nothing_come_from_elsewhere(client: TestClient, path: str) -> None:
-    answer = client.get(path)
+def test_every_view_says_what_it_is_for_and_lets_nothing_come_from_elsewhere(seen: TestClient, path: str) -> None:
+    answer = seen.get(path)
     assert INTENDED_USE.capitalize() in answer.text
     policy = answer.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
@@ -67,20 +85,22 @@ def test_every_view_says_what_it_is_for_and_lets_nothing_come_from_elsewhere(cli
 
 
 @pytest.mark.parametrize("path", EVERY_VIEW)
-def test_no_view_says_what_to_do_with_an_embryo(client: TestClient, path: str) -> None:
-    assert not re.search(r"\b(transfer|discard|diagnos\w*)\b", client.get(path).text, re.IGNORECASE)
+def test_no_view_says_what_to_do_with_an_embryo(seen: TestClient, path: str) -> None:
+    assert not re.search(r"\b(transfer|discard|diagnos\w*)\b", seen.get(path).text, re.IGNORECASE)
 
 
-def test_wells_lie_in_their_places_and_an_unknown_one_is_said_to_be_unknown(client: TestClient) -> None:
-    text = client.get("/page/incubator/inc1").text
+def test_wells_lie_in_their_places_and_an_unknown_one_is_said_to_be_unknown(seen: TestClient) -> None:
+    text = seen.get("/page/incubator/inc1").text
     dishes = re.findall(r"<h2[^>]*>Dish (\w+)</h2>", text)
     assert dishes == ["D1", "D2", "D10"]
     places = re.findall(r'<li class="card( empty)?[^"]*" id="w-D1-(\d+)"', text)
     assert places == [(" empty" if well not in (1, 2, 3, 10) else "", str(well)) for well in range(1, 11)]
 
 
-def test_a_card_tells_number_spread_stage_and_the_newest_picture(client: TestClient, journal: Journal) -> None:
-    text = client.get("/page/incubator/inc1?part=cards").text
+def test_a_card_tells_number_spread_stage_and_the_newest_picture(
+    seen: TestClient, standing: tuple[Journal, Path]
+) -> None:
+    journal, text = standing[0], seen.get("/page/incubator/inc1?part=cards").text
     card = text.partition('id="w-D1-2"')[2].partition("</li>")[0]
     told = journal.latest_reading(EMBRYO, key(118))
     assert told is not None and told.blastocyst is not None and told.blastocyst.spread is not None
@@ -134,8 +154,8 @@ def test_the_daemon_writes_on_while_the_page_looks(client: TestClient, journal: 
     assert len(page.look.open_alerts()) == 1
 
 
-def test_the_course_has_a_band_stages_and_its_numbers_beside_it(client: TestClient) -> None:
-    text = client.get(f"/page/embryo/{EMBRYO}").text
+def test_the_course_has_a_band_stages_and_its_numbers_beside_it(seen: TestClient) -> None:
+    text = seen.get(f"/page/embryo/{EMBRYO}").text
     assert text.count('class="band"') == 1
     assert 'class="s15"' in text and "<title>tHB: hatching blastocyst</title>" in text
     assert '<th scope="col" title="morula">tM</th>' in text
@@ -151,33 +171,33 @@ def test_a_course_is_cut_where_no_frame_was_judged(tmp_path: Path) -> None:
     made.close()
 
 
-def test_each_plane_that_came_can_be_leafed_to_and_one_that_did_not_is_marked(client: TestClient) -> None:
-    whole = client.get(f"/page/embryo/{EMBRYO}?frame={key(118)}&plane=30").text
+def test_each_plane_that_came_can_be_leafed_to_and_one_that_did_not_is_marked(seen: TestClient) -> None:
+    whole = seen.get(f"/page/embryo/{EMBRYO}?frame={key(118)}&plane=30").text
     assert len(re.findall(r'<a data-plane="[^"]+" href', whole)) == 7
     assert f"/page/picture/{EMBRYO}/{key(118)}/30.jpg?side=640" in whole
-    first = client.get(f"/page/embryo/inc1/D1/1/{key(0)}?frame={key(0)}").text
+    first = seen.get(f"/page/embryo/inc1/D1/1/{key(0)}?frame={key(0)}").text
     assert len(re.findall(r'<a data-plane="[^"]+" href', first)) == 5
     assert len(re.findall(r'<a data-plane="[^"]+" aria-disabled="true"', first)) == 2
 
 
-def test_frames_can_be_stepped_through_without_a_script(client: TestClient) -> None:
-    text = client.get(f"/page/embryo/{EMBRYO}?frame={key(60)}&plane=15").text
+def test_frames_can_be_stepped_through_without_a_script(seen: TestClient) -> None:
+    text = seen.get(f"/page/embryo/{EMBRYO}?frame={key(60)}&plane=15").text
     assert re.search(rf'rel="prev" href="[^"]+plane=15&(?:amp;)?frame={key(58)}"', text)
     assert re.search(rf'rel="next" href="[^"]+plane=15&(?:amp;)?frame={key(62)}"', text)
     assert "frame 31 of 60" in text
 
 
-def test_pictures_are_made_small_and_kept(client: TestClient) -> None:
+def test_pictures_are_made_small_and_kept(seen: TestClient) -> None:
     address = f"/page/picture/{EMBRYO}/{key(118)}/15.jpg"
-    small, again = client.get(f"{address}?side=20"), client.get(f"{address}?side=20")
+    small, again = seen.get(f"{address}?side=20"), seen.get(f"{address}?side=20")
     assert small.status_code == 200 and small.content[:2] == b"\xff\xd8"
     assert small.content == again.content
     assert "immutable" in small.headers["Cache-Control"]
 
 
-def test_a_picture_that_no_embryo_names_is_not_found(client: TestClient) -> None:
-    assert client.get(f"/page/picture/{EMBRYO}/{key(118)}/7.jpg").status_code == 404
-    assert client.get(f"/page/picture/inc1/D1/99/{key(0)}/{key(0)}/0.jpg").status_code == 404
+def test_a_picture_that_no_embryo_names_is_not_found(seen: TestClient) -> None:
+    assert seen.get(f"/page/picture/{EMBRYO}/{key(118)}/7.jpg").status_code == 404
+    assert seen.get(f"/page/picture/inc1/D1/99/{key(0)}/{key(0)}/0.jpg").status_code == 404
 
 
 def test_a_picture_that_has_changed_since_it_was_judged_is_not_shown_as_that(
@@ -254,8 +274,8 @@ def test_day_5_shows_grade_picture_and_what_speaks_against_it(
 
 
 @pytest.mark.parametrize("name", ["0" * 64, "../../journal.sqlite", "x"])
-def test_no_other_file_comes_out_as_an_overlay(client: TestClient, name: str) -> None:
-    assert client.get(f"/page/overlay/{name}.png").status_code == 404
+def test_no_other_file_comes_out_as_an_overlay(seen: TestClient, name: str) -> None:
+    assert seen.get(f"/page/overlay/{name}.png").status_code == 404
 
 
 def test_an_embryo_whose_run_has_ended_can_still_be_seen(client: TestClient, journal: Journal) -> None:
@@ -267,8 +287,8 @@ def test_an_embryo_whose_run_has_ended_can_still_be_seen(client: TestClient, jou
     assert EMBRYO in client.get("/page/incubator/inc1").text.partition("lay here before")[2]
 
 
-def test_a_name_that_holds_markup_is_shown_as_text(client: TestClient) -> None:
-    answer = client.get("/page/incubator/%3Cscript%3Ealert(1)%3C%2Fscript%3E")
+def test_a_name_that_holds_markup_is_shown_as_text(seen: TestClient) -> None:
+    answer = seen.get("/page/incubator/%3Cscript%3Ealert(1)%3C%2Fscript%3E")
     assert answer.status_code == 404
     assert "<script>alert" not in answer.text
 
@@ -291,7 +311,10 @@ def test_scores_that_are_hidden_are_in_no_view_and_not_in_the_json(journal: Jour
 # -- JSON --------------------------------------------------------------------------------------------------------------
 
 
-def test_the_api_lists_incubators_embryos_and_readings_page_by_page(client: TestClient, journal: Journal) -> None:
+def test_the_api_lists_incubators_embryos_and_readings_page_by_page(
+    seen: TestClient, standing: tuple[Journal, Path]
+) -> None:
+    client, journal = seen, standing[0]
     incubators = client.get("/api/v1/incubators").json()
     assert incubators["incubators"] == [{"name": "inc1", "embryos": 6}, {"name": "inc2", "embryos": 0}]
     assert incubators["intended_use"] == INTENDED_USE
@@ -305,20 +328,19 @@ def test_the_api_lists_incubators_embryos_and_readings_page_by_page(client: Test
         if batch["next"] is None:
             break
         after = f"&after={batch['next']}"
-    assert told == [client_reading.id for client_reading in journal.latest_readings("inc1", 60) if (
-        client_reading.embryo.embryo_id == EMBRYO
-    )]  # fmt: skip
+    recorded = [one.id for one in journal.latest_readings("inc1", 60) if one.embryo.embryo_id == EMBRYO]
+    assert len(told) == 60 and told == recorded
 
 
-def test_the_api_says_what_it_does_not_know(client: TestClient) -> None:
-    assert client.get("/api/v1/embryos/inc1/D1/99/x").status_code == 404
-    assert "inc1, inc2" in client.get("/api/v1/embryos?incubator=inc9").json()["error"]
-    assert client.get(f"/api/v1/embryos/{EMBRYO}/readings?limit=0").status_code == 422
+def test_the_api_says_what_it_does_not_know(seen: TestClient) -> None:
+    assert seen.get("/api/v1/embryos/inc1/D1/99/x").status_code == 404
+    assert "inc1, inc2" in seen.get("/api/v1/embryos?incubator=inc9").json()["error"]
+    assert seen.get(f"/api/v1/embryos/{EMBRYO}/readings?limit=0").status_code == 422
 
 
-def test_nothing_can_be_changed_through_the_page(client: TestClient) -> None:
+def test_nothing_can_be_changed_through_the_page(seen: TestClient) -> None:
     for path in ("/page/alerts", "/api/v1/alerts", "/"):
-        assert client.post(path).status_code == 405
+        assert seen.post(path).status_code == 405
 
 
 # -- the system --------------------------------------------------------------------------------------------------------

@@ -36,11 +36,15 @@ from monitor.web.look import Embryo, Look
 from monitor.web.system import checks
 from monitor.web.words import (
     FLAG_WORDS,
+    INTERVAL_WORDS,
+    LACK_WORDS,
     MEASURED_WORDS,
     OUTCOME_WORDS,
     PHASE_WORDS,
     alert_words,
     grade_words,
+    plane_words,
+    probability_words,
 )
 
 POLICY = (
@@ -100,6 +104,8 @@ def _renderer(page: Page) -> Render:
         "alert_words": alert_words,
         "subject": view.subject_words,
         "number": _number,
+        "um": plane_words,
+        "prob": probability_words,
     }
     environment.globals |= {
         "intended_use": INTENDED_USE,
@@ -113,6 +119,8 @@ def _renderer(page: Page) -> Render:
         "FLAG_WORDS": FLAG_WORDS,
         "OUTCOME_WORDS": OUTCOME_WORDS,
         "MEASURED_WORDS": MEASURED_WORDS,
+        "INTERVAL_WORDS": INTERVAL_WORDS,
+        "LACK_WORDS": LACK_WORDS,
         "grade_words": grade_words,
     }
 

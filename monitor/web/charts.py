@@ -16,19 +16,19 @@ from markupsafe import Markup, escape
 
 from monitor.vocabulary import PHASES, Outcome, elapsed_h
 from monitor.web.tracks import Point
-from monitor.web.words import PHASE_WORDS
+from monitor.web.words import PHASE_WORDS, probability_words
 
 Place = Callable[[float], float]  # a value of the x axis -> where it lies in the chart
 
 USUAL_END_H = 120.0  # a chart reaches to here at least: five days
 GAP_IN_INTERVALS = 2.5
-_LETTER = 9.0  # width of one in a lane, in units of the chart
+_LETTER = 12.0  # width of one in a lane, in units of the chart
 
-_WIDTH, _LEFT, _RIGHT = 1000.0, 70.0, 16.0
-_TOP, _CURVE_H = 16.0, 200.0
-_LANES = {"live": 236.0, "path": 274.0, "frames": 312.0}
-_LANE_H = 30.0
-_HEIGHT = 388.0
+_WIDTH, _LEFT, _RIGHT = 1000.0, 74.0, 20.0
+_TOP, _CURVE_H = 16.0, 220.0
+_LANES = {"live": 266.0, "path": 322.0, "frames": 378.0}
+_LANE_H = 34.0
+_HEIGHT = 466.0
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,8 @@ def spark(points: Sequence[Point], axis: Axis) -> Markup:
     says = "no probability yet"
     if told and told[0][0] is not None and told[-1][0] is not None:
         (x0, first), (x1, last) = told[0], told[-1]
-        says = f"P(blastocyst) {first.probability:.2f} at {x0:.0f} {unit}, {last.probability:.2f} at {x1:.0f} {unit}"
+        p0, p1 = probability_words(first.probability), probability_words(last.probability)
+        says = f"P(blastocyst) {p0} at {x0:.0f} {unit}, {p1} at {x1:.0f} {unit}"
     return _svg(width, curve + strip + 3, "spark", says, parts)
 
 
@@ -160,7 +161,11 @@ def course(points: Sequence[Point], onsets_h: Mapping[str, float], first_phase: 
     parts += _frames_lane(points, axis, at)
     parts.append(f'<line class="cursor" x1="-9" x2="-9" y1="{_TOP:.0f}" y2="{_LANES["frames"] + _LANE_H:.0f}"/>')
     last = next((point for point in reversed(points) if point.probability is not None), None)
-    says = "No probability is known yet." if last is None else f"The last probability is {last.probability:.2f}."
+    says = (
+        "No probability is known yet."
+        if last is None
+        else f"The last probability is {probability_words(last.probability)}."
+    )
     chart = _svg(_WIDTH, _HEIGHT, "course", f"Course over {axis.label}. {says} The table below has the numbers.", parts)
     return Markup('<div class="plot" data-left="{}" data-right="{}" data-width="{}" data-end="{}">{}</div>').format(
         _LEFT, _RIGHT, _WIDTH, axis.end, chart
@@ -171,16 +176,16 @@ def _grid(axis: Axis, at: Place) -> Iterator[str]:
     for level in (0.0, 0.25, 0.5, 0.75, 1.0):
         y = _TOP + _CURVE_H * (1 - level)
         yield f'<path class="grid" d="M{_LEFT:.0f} {y:.0f}H{_WIDTH - _RIGHT:.0f}"/>'
-        yield f'<text class="tick" x="{_LEFT - 8:.0f}" y="{y + 5:.0f}" text-anchor="end">{level:.2f}</text>'
+        yield f'<text class="tick" x="{_LEFT - 8:.0f}" y="{y + 7:.0f}" text-anchor="end">{level:.2f}</text>'
     by_hours = 24.0 if axis.end > 72 else 12.0
     step = by_hours if axis.hours else float(max(1, ceil(axis.end / 8)))
     x, bottom = 0.0, _LANES["frames"] + _LANE_H
     while x <= axis.end:
         yield f'<path class="grid" d="M{at(x):.1f} {_TOP:.0f}V{bottom:.0f}"/>'
-        yield f'<text class="tick" x="{at(x):.1f}" y="{bottom + 20:.0f}" text-anchor="middle">{x:.0f}</text>'
+        yield f'<text class="tick" x="{at(x):.1f}" y="{bottom + 24:.0f}" text-anchor="middle">{x:.0f}</text>'
         x += step
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    yield f'<text class="tick" x="{middle:.0f}" y="{bottom + 40:.0f}" text-anchor="middle">{escape(axis.label)}</text>'
+    yield f'<text class="tick" x="{middle:.0f}" y="{bottom + 50:.0f}" text-anchor="middle">{escape(axis.label)}</text>'
 
 
 def _curve(points: Sequence[Point], axis: Axis, at: Place) -> Iterator[str]:
@@ -229,20 +234,20 @@ def _path(onsets_h: Mapping[str, float], first_phase: str | None, axis: Axis) ->
 
 def _lane(name: str, title: str, spans: Sequence[_Span], at: Place) -> Iterator[str]:
     y = _LANES[name]
-    yield f'<text class="lane" x="{_LEFT:.0f}" y="{y - 4:.0f}">{escape(title)}</text>'
+    yield f'<text class="lane" x="{_LEFT:.0f}" y="{y - 5:.0f}">{escape(title)}</text>'
     if not spans:
-        width, height = _WIDTH - _LEFT - _RIGHT, _LANE_H - 9
+        width, height = _WIDTH - _LEFT - _RIGHT, _LANE_H - 8
         yield f'<rect class="none" x="{_LEFT:.0f}" y="{y:.0f}" width="{width:.0f}" height="{height:.0f}"/>'
-        yield f'<text class="tick" x="{_LEFT + 8:.0f}" y="{y + 15:.0f}">unknown: no stage was told</text>'
+        yield f'<text class="tick" x="{_LEFT + 8:.0f}" y="{y + 18:.0f}">unknown: no stage was told</text>'
         return
     for span in spans:
-        yield _bar(at(span.x0), at(span.x1), y, _LANE_H - 9, span.word or "", worded=True)
+        yield _bar(at(span.x0), at(span.x1), y, _LANE_H - 8, span.word or "", worded=True)
 
 
 def _frames_lane(points: Sequence[Point], axis: Axis, at: Place) -> Iterator[str]:
     """A cross where a frame was not judged, a small stroke where something was odd about it."""
     y = _LANES["frames"]
-    yield f'<text class="lane" x="{_LEFT:.0f}" y="{y - 4:.0f}">pictures: | something odd, × not judged</text>'
+    yield f'<text class="lane" x="{_LEFT:.0f}" y="{y - 5:.0f}">pictures: | something odd, × not judged</text>'
     yield f'<path class="grid" d="M{_LEFT:.0f} {y + 10:.0f}H{_WIDTH - _RIGHT:.0f}"/>'
     odd, lost = [], []
     for x, point in zip(axis.xs, points, strict=True):
@@ -268,7 +273,7 @@ def _bar(x0: float, x1: float, y: float, height: float, phase: str, worded: bool
         f'<rect x="{x0:.1f}" y="{y:.0f}" width="{width:.1f}" height="{height:.0f}"/>'
     )
     if worded and width > _LETTER * len(phase) + 6:
-        x, base = x0 + width / 2, y + height / 2 + 5
+        x, base = x0 + width / 2, y + height / 2 + 7
         bar += f'<text x="{x:.1f}" y="{base:.1f}" text-anchor="middle">{escape(phase)}</text>'
     return bar + "</g>"
 

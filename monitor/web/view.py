@@ -114,7 +114,7 @@ def card(embryo: Embryo, axis_end: float, veiled: bool) -> Card:
         grade=None if embryo.day5 is None else grade_words(embryo.day5),
         flags=flags(latest),
         alerts=embryo.alerts,
-        chart=Markup("") if veiled else spark(points, axis),
+        chart=Markup("") if veiled or embryo.judged is None else spark(points, axis),
         veiled=veiled,
     )
 

@@ -59,8 +59,40 @@ ALERT_WORDS = {
     "imaging_degraded": "imaging degraded",
     "well_empty": "no embryo seen",
     "low_blastocyst_probability": "low P(blastocyst)",
+    "arrest": "long in one stage",
+    "direct_cleavage": "direct cleavage",
+    "reverse_cleavage": "reverse cleavage",
+    "blastocyst_reached": "blastocyst seen",
     "engine_failing": "model failing",
     "storage_low": "disk nearly full",
+}
+
+# Why something is not said, or rests on too little: the words of a reading's `lacks`.
+LACK_WORDS = {
+    "time_zero_unknown": "no insemination time is known for this well",
+    "unfit": "the pictures are not fit",
+    "lacking": "too few planes came",
+    "out_of_order": "the frame came after later ones",
+    "engine_failed": "the model gave no answer",
+    "stage_failed": "the stage model gave nothing",
+    "no_model": "no model for it serves",
+    "no_memory": "the model has no memory of this embryo yet",
+    "memory_lost": "the model's memory was lost",
+    "memory_of_other_model": "the memory was another model's",
+    "embryo_not_located": "the embryo was not located with confidence",
+    "beyond_training": "it is older than anything the model was trained on",
+    "few_segments": "too few six-hour segments were seen",
+    "wide_spread": "its answers lie too far apart when planes are taken away",
+    "not_reached": "not reached yet",
+    "passed_over": "passed over: no onset was seen",
+    "before_first_frame": "before the first frame",
+}
+
+INTERVAL_WORDS = {
+    "cc2": "2 cells to 3",
+    "s2": "3 cells to 4",
+    "cc3": "3 cells to 5",
+    "s3": "5 cells to 8",
 }
 
 DAY5_OUTCOME_WORDS = {
@@ -94,6 +126,19 @@ MEASURED_WORDS = {
     "icm_roundness": "roundness of the inner cell mass",
     "zona_gap": "opening of the zona, share of its ring",
 }
+
+
+def probability_words(value: float | None) -> str:
+    """Two digits, and no certainty that two digits cannot tell."""
+    if value is None:
+        return "unknown"
+    if value >= 0.995:
+        return ">0.99"
+    return "<0.01" if value < 0.005 else f"{value:.2f}"
+
+
+def plane_words(plane_um: int) -> str:
+    return f"{plane_um:+d}" if plane_um else "0"
 
 
 def alert_words(kind: str) -> str:
