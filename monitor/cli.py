@@ -139,7 +139,7 @@ def _run(arguments: argparse.Namespace) -> int:
     log_to_stderr()
     config, clock = read_config(arguments.config), SystemClock()
     metrics = Metrics(CollectorRegistry(), clock.now)
-    daemon = Daemon(config, load_models(config.engines), metrics, clock, Notifier())
+    daemon = Daemon(config, load_models(config.engines, builds=True), metrics, clock, Notifier())
     for name in (signal.SIGTERM, signal.SIGINT):
         # from a thread: the handler runs inside the loop's own wait, whose lock `stop` needs
         signal.signal(name, lambda *_: threading.Thread(target=daemon.stop, daemon=True).start())

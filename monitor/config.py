@@ -186,6 +186,7 @@ class Engines(_Section):
     segmenter: str = ""
     graders: tuple[str, ...] = ()
     threads: int = Field(default=0, ge=0, le=256, description="0: one per physical core")
+    plans: str = Field(default="", description="folder of what is built for the GPU here; empty: the cache's")
 
     @model_validator(mode="after")
     def _day5_is_whole(self) -> Engines:

@@ -21,7 +21,6 @@ from monitor.bulletins import Bulletins
 from monitor.cadence import Cadences
 from monitor.config import Config
 from monitor.errors import EngineError, StorageError
-from monitor.health import EngineFacts
 from monitor.imaging import Imaging
 from monitor.lookout import Lookout
 from monitor.metrics import Metrics
@@ -29,6 +28,7 @@ from monitor.node import Node, Source, build_node
 from monitor.notify import Notifier
 from monitor.provenance import configuration
 from monitor.publish import Publisher
+from monitor.serving import Serving
 from monitor.share import LOOK_EVERY_S, LOOK_SOON_S, Share
 from monitor.vocabulary import Clock, Outcome, Place, Reading
 from monitor.waker import Waker
@@ -104,11 +104,12 @@ class Daemon:
             clock.monotonic,
         )
         self.lookout = Lookout(self.node.alarms, self.node.journal, self.shares, cadences, config.storage.path, clock)
+        self.serving = Serving(loaded, metrics, clock.monotonic)
         self.bulletins = Bulletins(
             self.node,
             cadences,
             {share.name: share for share in self.shares},
-            _engine_facts(loaded),
+            self.serving.facts,
             config.storage.path,
             self.publisher,
             clock,
@@ -129,10 +130,7 @@ class Daemon:
         self._say_alerts(self.node.alarms.retire(list(self.node.intakes), [manifest.name], self._clock.now()))
         metrics.open_alerts(self.node.journal.alerts.open_counts())
         metrics.build_info.info({"version": monitor.__version__})
-        for facts in _engine_facts(loaded):
-            metrics.engine_fallback.labels(facts.name).set(0)
-            told = {"version": facts.version, "runtime": facts.runtime, "sha256": facts.sha256}
-            metrics.engine_info.labels(facts.task, facts.name).info(told)
+        self.serving.refresh()
 
     # -- from other threads --------------------------------------------------------------------------------------------
 
@@ -320,6 +318,7 @@ class Daemon:
     def _refresh(self) -> None:
         metrics, now = self._metrics, self._clock.now()
         self.imaging.refresh()
+        self.serving.refresh()
         frames, oldest_frame_age_s = self.node.backlog(self._clock.monotonic())
         metrics.queue_depth.set(frames)
         metrics.queue_oldest.set(oldest_frame_age_s)
@@ -336,17 +335,3 @@ class Daemon:
         waiting = sum(len(intake.assembler) for intake in self.node.intakes.values())
         broker = "connected" if self.publisher.connected else "away"
         return f"{waiting} frames wait, broker {broker}"
-
-
-def _engine_facts(loaded: Loaded) -> tuple[EngineFacts, ...]:
-    return tuple(
-        EngineFacts(
-            one.manifest.task,
-            one.manifest.name,
-            one.manifest.version,
-            one.engine.runtime,
-            one.manifest.graph.sha256,
-            fallback=False,
-        )
-        for one in loaded.serving
-    )

@@ -22,7 +22,7 @@ def incubator_topic(incubator: str) -> str:
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """An engine that serves; `sha256` of its graph; `fallback`: on another runtime than it was meant for."""
+    """An engine that serves; `sha256` of its graph; `fallback`: on another runtime than it was meant for, and why."""
 
     task: str
     name: str
@@ -30,6 +30,7 @@ class EngineFacts:
     runtime: str
     sha256: str
     fallback: bool
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def health_body(facts: NodeFacts, boot_id: str, at: datetime) -> str:
                     "runtime": engine.runtime,
                     "sha256": engine.sha256,
                     "fallback": engine.fallback,
+                    "fallback_reason": engine.reason,
                 }
                 for engine in facts.engines
             ],

@@ -52,6 +52,7 @@ def test_health_says_what_waits_what_serves_and_how_full_the_disk_is() -> None:
                 "runtime": "scripted",
                 "sha256": "0" * 64,
                 "fallback": False,
+                "fallback_reason": None,
             }
         ],
         "alerts_open": {"frame_gap": 1},
@@ -130,7 +131,7 @@ class Desk:
             clock.monotonic,
         )
         self.bulletins = Bulletins(
-            *(self.node, cadences, self.looks, (ENGINE,), tmp_path, self.publisher, clock, boot_id, "0.2.0")
+            *(self.node, cadences, self.looks, lambda: (ENGINE,), tmp_path, self.publisher, clock, boot_id, "0.2.0")
         )
 
     def open_session(self, will: Will) -> ScriptedSession:

@@ -32,7 +32,8 @@ def imports(folder: str) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("library", "home"),
     [
-        ("onnxruntime", {"engines/onnxruntime_engine.py"}),
+        ("onnxruntime", {*("engines/onnxruntime_engine.py", "engines/precision.py", "engines/fake_device.py")}),
+        ("onnx", {"engines/precision.py"}),
         ("sqlite3", {"monitor/database.py"}),
         ("watchdog", {"monitor/waker.py"}),
         ("PIL", {"monitor/pictures.py"}),
@@ -46,8 +47,9 @@ def imports(folder: str) -> Iterator[tuple[str, str]]:
         ("uvicorn", {"monitor/web/serve.py"}),
         ("jinja2", {"monitor/web/app.py"}),
         ("torch", set()),
-        ("tensorrt", set()),
-        ("pycuda", set()),
+        ("tensorrt", {"engines/nvidia.py"}),
+        ("tensorrt_rtx", {"engines/nvidia.py"}),
+        ("pycuda", {"engines/pycuda_device.py"}),
         ("training", set()),
     ],
 )  # fmt: skip
