@@ -19,6 +19,7 @@ from monitor import __version__
 from monitor.arguments import more_than_0 as _more_than_0
 from monitor.arguments import positive as _positive
 from monitor.cli_engines import add_engines
+from monitor.cli_journal import add_journal
 from monitor.cli_page import add_page
 from monitor.cli_simulate import add_simulate
 from monitor.errors import ConfigError, EngineError, PellucidError
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     add_simulate(commands)
     add_engines(commands)
     add_page(commands)
+    add_journal(commands)
     return parser
 
 
@@ -143,7 +145,7 @@ def _run(arguments: argparse.Namespace) -> int:
     for name in (signal.SIGTERM, signal.SIGINT):
         # from a thread: the handler runs inside the loop's own wait, whose lock `stop` needs
         signal.signal(name, lambda *_: threading.Thread(target=daemon.stop, daemon=True).start())
-    with endpoints_up(config, metrics.registry, daemon.ready) as endpoints:
+    with endpoints_up(config, metrics.registry, daemon.ready, daemon.submit) as endpoints:
         logging.getLogger(__name__).info("endpoints are up", extra={"url": endpoints.url})
         daemon.run()
     return 0

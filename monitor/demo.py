@@ -98,7 +98,7 @@ def _run(settings: Settings, console: Console, folder: Path, port: int, started:
     subscriber = Subscriber("127.0.0.1", port, daemon.root)
     worker = threading.Thread(target=daemon.run, name="daemon")
     drawing = multiprocessing.get_context("spawn").Process(target=_draw, args=(incubator, settings, start))
-    with endpoints_up(config, metrics.registry, daemon.ready) as endpoints:
+    with endpoints_up(config, metrics.registry, daemon.ready, daemon.submit) as endpoints:
         _greet(console, settings, endpoints.url, config.http.page, port, daemon.root)
         try:
             worker.start()

@@ -1,7 +1,8 @@
-"""HTTP: `/metrics`, `/healthz`, `/readyz`, and the page where one is served. Loopback by default; beyond it only with
-TLS and a token, which a browser gives once in a form.
+"""HTTP: `/metrics`, `/healthz`, `/readyz`, commands, and the page where one is served. Loopback by default; beyond it
+only with TLS and a token, which a browser gives once in a form.
 
-It shows what the worker wrote down, and hands on what is the page's; it opens neither journal nor folder.
+It shows what the worker wrote down, hands commands to it, and hands on what is the page's; it opens neither journal nor
+folder.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NoAnswerError
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, quote, urlsplit
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from monitor.command_body import PAYLOAD_LIMIT_BYTES, Answer
 from monitor.config import Http, HttpTls
 from monitor.errors import ConfigError
 from monitor.login import POLICY, Door, form, from_own_page, named_rightly, safe_target
@@ -27,6 +31,11 @@ from monitor.relay import Relay, is_of_page
 log = logging.getLogger(__name__)
 
 Ready = Callable[[], dict[str, bool]]
+Submit = Callable[[str, bytes, str], "Future[Answer]"]  # a command's name, what it says, and where it came from
+
+COMMAND_PATH = "/api/v1/command/"
+ANSWER_WITHIN_S = 10.0
+STATUS = {"done": 200, "nothing_new": 200, "malformed": 400, "not_allowed": 403, "unknown": 404, "conflict": 409}
 _MOST_FORM_BYTES = 4096
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
@@ -43,12 +52,20 @@ class _Server(ThreadingHTTPServer):
 
 
 class Endpoints:
-    """A small server in its own thread. `ready` gives each condition of readiness by name.
+    """A small server in its own thread. `ready` gives each condition of readiness by name; `submit` takes commands;
+    `page`: where the page is asked.
 
     Raises ConfigError when the address cannot be used or the token or certificate cannot be read.
     """
 
-    def __init__(self, settings: Http, registry: CollectorRegistry, ready: Ready, page: Relay | None = None) -> None:
+    def __init__(
+        self,
+        settings: Http,
+        registry: CollectorRegistry,
+        ready: Ready,
+        submit: Submit | None = None,
+        page: Relay | None = None,
+    ) -> None:
         door = Door(_token(settings), settings.tls is not None, time.time)
         context = None if settings.tls is None else _tls(settings.tls)
 
@@ -56,6 +73,7 @@ class Endpoints:
             pass
 
         Handler.registry, Handler.ready, Handler.door, Handler.page = registry, staticmethod(ready), door, page
+        Handler.submit = None if submit is None else staticmethod(submit)
         try:
             self._server = _Server((settings.host, settings.port), Handler)
         except OSError as fault:
@@ -115,6 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
     ready: Ready
     door: Door
     page: Relay | None
+    submit: Submit | None
     server_version = "pellucid"
     sys_version = ""
     timeout = 10
@@ -137,34 +156,68 @@ class _Handler(BaseHTTPRequestHandler):
             body = json.dumps(conditions, sort_keys=True).encode() + b"\n"
             self._answer(200 if all(conditions.values()) else 503, "application/json", body)
         else:
-            self._answer(404, "text/plain", b"there are /metrics, /healthz, /readyz; http.page = true adds a page\n")
+            self._answer(
+                404,
+                "text/plain",
+                b"there are /metrics, /healthz, /readyz, and commands by POST; http.page = true adds a page\n",
+            )
 
     def do_POST(self) -> None:
+        self.close_connection = True  # a body that is not read would be taken for the next request
         path = self.path.split("?", 1)[0]
-        if self.page is None or self.door.open or path not in ("/login", "/logout"):
-            self._answer(404, "text/plain", b"nothing is taken here\n")
-        elif not from_own_page(self.headers):
+        if not self._from_a_page_of_ours():
             self._answer(403, "text/plain", b"this came from another site's page\n")
-        elif path == "/logout":
-            self._answer(303, "text/plain", b"", (("Location", "/login"), ("Set-Cookie", self.door.farewell())))
-        else:
+        elif self.page is not None and not self.door.open and path == "/login":
             self._log_in()
+        elif self.page is not None and path == "/logout":
+            self._answer(303, "text/plain", b"", (("Location", "/login"), ("Set-Cookie", self.door.farewell())))
+        elif not self._may_see_the_page():
+            self._refuse()
+        elif self.submit is None or not path.startswith(COMMAND_PATH):
+            self._answer(404, "text/plain", b"commands go to /api/v1/command/<name>\n")
+        elif self.headers.get_content_type() != "application/json":  # another site's form cannot send this type
+            self._answer(400, "text/plain", b"Content-Type: application/json is needed\n")
+        elif (payload := self._body(PAYLOAD_LIMIT_BYTES)) is not None:
+            self._command(self.submit, path.removeprefix(COMMAND_PATH), payload)
+
+    def _from_a_page_of_ours(self) -> bool:
+        """Or from no page at all. Without a token a browser must also have asked for this machine by its own name."""
+        by_a_page = self.headers.get("Origin") is not None
+        return from_own_page(self.headers) and not (by_a_page and self.door.open and not named_rightly(self.headers))
+
+    def _body(self, most_bytes: int) -> bytes | None:
+        """What was sent; None where it was refused."""
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or int(length) > most_bytes:
+            self._answer(400, "text/plain", f"Content-Length is needed, and at most {most_bytes}\n".encode())
+            return None
+        return self.rfile.read(int(length))
+
+    def _command(self, submit: Submit, name: str, payload: bytes) -> None:
+        coming = submit(name, payload, "http")
+        try:
+            answer = coming.result(ANSWER_WITHIN_S)
+        except NoAnswerError:  # of its own kind before Python 3.11
+            given_up = coming.cancel()
+            said = "it was not carried out" if given_up else "it may have been carried out: ask again under the same id"
+            self._answer(503, "text/plain", f"no answer within {ANSWER_WITHIN_S:.0f} s; {said}\n".encode())
+            return
+        self._answer(STATUS.get(answer.code, 503), "application/json", answer.body().encode() + b"\n")
 
     def _log_in(self) -> None:
-        try:
-            length = int(self.headers.get("Content-Length", "0"))
-        except ValueError:
-            length = -1
-        if not 0 < length <= _MOST_FORM_BYTES:
-            self._answer(413, "text/plain", b"a token is wanted, no more\n")
+        sent = self._body(_MOST_FORM_BYTES)
+        if sent is None:
             return
-        fields = parse_qs(self.rfile.read(length).decode("utf-8", "replace"))
+        fields = parse_qs(sent.decode("utf-8", "replace"))
         target = safe_target(fields.get("next", ["/"])[0])
         cookie = self.door.try_token(fields.get("token", [""])[0])
         if cookie is None:
             self._ask_for_token(401, target, True)
         else:
             self._answer(303, "text/plain", b"", (("Location", target), ("Set-Cookie", cookie)))
+
+    def _may_see_the_page(self) -> bool:
+        return self.door.open or self.door.knows_token(self.headers) or self.door.knows_session(self.headers)
 
     def _hand_on(self, page: Relay) -> None:
         """To the page, for who may see it: with a token or a session; where none is configured, under a name of
@@ -173,7 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
             if not named_rightly(self.headers):
                 self._answer(421, "text/plain", b"ask for 127.0.0.1 or localhost\n")
                 return
-        elif not (self.door.knows_token(self.headers) or self.door.knows_session(self.headers)):
+        elif not self._may_see_the_page():
             if "text/html" in self.headers.get("Accept", ""):
                 self._answer(303, "text/plain", b"", (("Location", f"/login?next={quote(self.path)}"),))
             else:

@@ -22,7 +22,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from monitor.config import Config
-from monitor.endpoints import Endpoints, Ready
+from monitor.endpoints import Endpoints, Ready, Submit
 from monitor.errors import ConfigError
 from monitor.relay import Relay
 
@@ -114,10 +114,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def endpoints_up(config: Config, registry: CollectorRegistry, ready: Ready) -> Iterator[Endpoints]:
+def endpoints_up(
+    config: Config, registry: CollectorRegistry, ready: Ready, submit: Submit | None = None
+) -> Iterator[Endpoints]:
     """The HTTP server, and behind it the page where it is configured. Raises ConfigError."""
     if not config.http.page:
-        endpoints = Endpoints(config.http, registry, ready)
+        endpoints = Endpoints(config.http, registry, ready, submit)
         endpoints.start()
         try:
             yield endpoints
@@ -129,7 +131,7 @@ def endpoints_up(config: Config, registry: CollectorRegistry, ready: Ready) -> I
     folder = Path(tempfile.mkdtemp(prefix="pellucid-page-", dir=os.environ.get("RUNTIME_DIRECTORY")))
     try:
         path = folder / "socket"
-        endpoints = Endpoints(config.http, registry, ready, Relay(path))
+        endpoints = Endpoints(config.http, registry, ready, submit, Relay(path))
         process = PageProcess(config, path, endpoints.url_from_here)
         endpoints.start()
         process.start()

@@ -92,7 +92,7 @@ def test_the_page_comes_up_behind_the_daemons_address_and_shows_its_own_figures(
 def test_a_page_that_is_killed_is_503_for_a_moment_and_comes_back_while_metrics_answer(store: Path) -> None:
     config = page_config(store, page=True)
     path = store / "page.socket"
-    endpoints = Endpoints(config.http, new_metrics(FakeClock()).registry, dict, Relay(path))
+    endpoints = Endpoints(config.http, new_metrics(FakeClock()).registry, dict, page=Relay(path))
     process = PageProcess(config, path, endpoints.url)
     endpoints.start()
     process.start()

@@ -166,9 +166,9 @@ def raise_alert(journal: Journal, embryo_id: str, at: datetime, kind: str = "low
     """An alert about an embryo, raised."""
     incubator, dish, well, _ = embryo_id.split("/")
     subject = AlertSubject(incubator=incubator, dish=dish, well=well, embryo_id=embryo_id)
-    name = hashlib.sha256(f"{embryo_id} {kind}".encode()).hexdigest()[:32]
+    name = hashlib.sha256(f"{embryo_id} {kind}".encode()).hexdigest()[:20]
     alert = Alert(
-        id=f"{name[:30]}-1",
+        id=f"{name}-1",
         occurred_at=at,
         alert_id=name,
         kind=kind,
