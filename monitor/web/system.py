@@ -63,7 +63,9 @@ def _node(figures: Figures, look: Look, now: datetime) -> Iterator[Check]:
     if figures.fault is not None:
         yield Check("monitor", "unknown", figures.fault)
     else:
-        version = next((labels["version"] for labels, _ in figures.all_of("build_info") if "version" in labels), "unknown")
+        version = next(
+            (labels["version"] for labels, _ in figures.all_of("build_info") if "version" in labels), "unknown"
+        )
         yield Check("monitor", "good", f"answers; version {version}")
     connected = figures.of("mqtt_connected")
     if connected is None:
