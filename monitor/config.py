@@ -218,6 +218,7 @@ class Http(_Section):
     port: int = Field(default=9464, ge=0, le=65535)
     token_file: Path | None = None
     tls: HttpTls | None = None
+    page: bool = Field(default=False, description="serve the page; needs the extra `web`")
 
     @model_validator(mode="after")
     def _guarded_beyond_loopback(self) -> Http:

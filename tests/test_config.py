@@ -98,6 +98,7 @@ ENVIRONMENT = {
     "HTTP__HOST": ("localhost", lambda read: read.http.host, "localhost"),
     "HTTP__PORT": ("0", lambda read: read.http.port, 0),
     "HTTP__TOKEN_FILE": ("/t", lambda read: read.http.token_file, Path("/t")),
+    "HTTP__PAGE": ("true", lambda read: read.http.page, True),
 }
 
 
