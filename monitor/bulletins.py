@@ -115,6 +115,7 @@ class Bulletins:
             alerts_open=self._journal.alerts.open_counts(),
             disk_free_bytes=shutil.disk_usage(self._storage).free,
             storage_ok=storage_ok,
+            audit_head=self._journal.audit.head(),
         )
 
     def _incubator_facts(self, name: str, last: LastFrame | None, active: int) -> IncubatorFacts:
