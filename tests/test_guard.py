@@ -20,7 +20,7 @@ from engines.guard import GuardedEngine, Limits
 from engines.load import GpuUse, load_engine
 from engines.manifest import Part, Precision, Tolerance, read_manifest
 from engines.onnxruntime_engine import OnnxRuntimeEngine
-from engines.plans import PlanStore, key_of
+from engines.plans import PlanStore, default_folder, key_of
 from engines.verify import contract_faults, sample_inputs
 from tests.tiny import GRAPH, write_tiny
 
@@ -401,6 +401,26 @@ def test_a_graph_that_onnx_runtime_cannot_read_is_an_error_that_names_it(tmp_pat
     bench.manifest_path.with_suffix(".onnx").write_bytes(b"not a graph")
     with pytest.raises(DeviceError, match=r"tiny\.onnx: ONNX Runtime cannot fold"):
         bench.build()
+
+
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [
+        ({"CACHE_DIRECTORY": "/var/cache/pellucid:/b", "STATE_DIRECTORY": "/s"}, "/var/cache/pellucid/plans"),
+        ({"STATE_DIRECTORY": "/var/lib/pellucid", "XDG_CACHE_HOME": "/c"}, "/var/lib/pellucid/plans"),
+        ({"XDG_CACHE_HOME": "/c"}, "/c/pellucid/plans"),
+    ],
+)
+def test_plans_lie_where_the_service_may_write(environment: dict[str, str], folder: str) -> None:
+    assert str(default_folder(environment)) == folder
+
+
+def test_a_user_without_a_home_is_no_reason_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert str(default_folder({})) == "/var/cache/pellucid/plans"
 
 
 def test_what_is_kept_of_a_plan_is_json_that_a_person_reads(tmp_path: Path) -> None:
