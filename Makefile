@@ -27,6 +27,11 @@ test-slow: $(VENV)/.dev
 test-train: $(VENV)/.train  ## needs torch (installed here)
 	$(BIN)/python -m pytest -m train
 
+# the papers' two streaming networks beside the bundled models; with all the others: make full-size, then this
+RTX_FULL_SIZE = amsnet-resnet50 embryodiff-resnet18
+test-rtx: $(VENV)/.rtx $(RTX_FULL_SIZE:%=build/models/%.json)  ## every model through NVIDIA's parser and builder; no GPU
+	$(BIN)/python -m pytest -m rtx
+
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -90,6 +95,10 @@ $(VENV)/.dev: $(VENV)/.demo
 $(VENV)/.train: $(VENV)/.dev
 	$(PIP) 'torch==2.13.0'
 	$(PIP) -e '.[demo,train]'
+	touch $@
+
+$(VENV)/.rtx: $(VENV)/.train
+	$(PIP) -e '.[demo,train,rtx-check]'
 	touch $@
 
 # one round of measuring how real the drawing is: draws 1,200 embryos, trains 13 minutes, reads the tuning sets only

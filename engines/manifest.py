@@ -6,12 +6,31 @@ It knows files and digests; it loads no runtime.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from engines.contract import EngineError, EngineSpec, TensorSpec
+
+# pooling, linear layers, norms and what takes exponents: a small share of the time, and where fp16 loses most
+FP32_OPERATIONS = (
+    *("ReduceMean", "ReduceSum", "ReduceMax", "GlobalAveragePool", "AveragePool", "Gemm", "MatMul", "Softmax"),
+    *(
+        "LogSoftmax",
+        "LayerNormalization",
+        "InstanceNormalization",
+        "Sigmoid",
+        "Tanh",
+        "Erf",
+        "Exp",
+        "Log",
+        "Sin",
+        "Cos",
+    ),
+    *("Pow", "Sqrt", "Div", "Clip", "Resize"),
+)
 
 
 class _Strict(BaseModel):
@@ -94,12 +113,24 @@ class Stability(_Strict):
     accuracy_beyond: float | None = None
 
 
+class Precision(_Strict):
+    """How a graph runs on an accelerator. With "fp16", `fp32_operations` (ONNX's names) stay in fp32.
+
+    `absolute`: how far an output may lie from the CPU's with fp16 (with fp32: the manifest's `tolerance`).
+    """
+
+    compute: Literal["fp16", "fp32"] = "fp16"
+    fp32_operations: tuple[str, ...] = FP32_OPERATIONS
+    absolute: float = Field(default=0.01, gt=0)
+
+
 class FrameEncoder(_Strict):
     """The graph that runs before a temporal head: a stack, and which of its planes are really there, to one vector."""
 
     graph: Graph
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...] = Field(min_length=1, max_length=1)
+    precision: Precision = Precision()
 
 
 class Decoding(_Strict):
@@ -142,6 +173,7 @@ class Manifest(_Strict):
     calibration: dict[str, Any] = {}
     stability: Stability | None = None
     tolerance: Tolerance
+    precision: Precision | None = None
     provenance: dict[str, Any]
     intended_use: str
 
@@ -192,6 +224,24 @@ class Manifest(_Strict):
             outputs=tuple(tensor.spec() for tensor in self.encoder.outputs),
             state=TensorSpec("state", (0,)),
         )
+
+    def parts(self) -> tuple[Part, ...]:
+        """Its graphs in the order they run. A stage model's head stays in fp32 unless its manifest says otherwise: it
+        is small, and what it rounds in one frame it carries into all later ones."""
+        default = Precision(compute="fp32") if self.encoder is not None else Precision()
+        own = Part(self.graph, self.spec(), self.precision or default)
+        if self.encoder is None:
+            return (own,)
+        return (Part(self.encoder.graph, self.encoder_spec(), self.encoder.precision), own)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One graph of a model: what an engine is made of."""
+
+    graph: Graph
+    spec: EngineSpec
+    precision: Precision
 
 
 def read_manifest(path: Path) -> Manifest:

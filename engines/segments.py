@@ -58,7 +58,11 @@ class SegmentAnswer:
     failed: bool = False
     beyond_training: bool = False  # a later segment than any the model was trained on
     spread: float | None = None  # of the answers to the segment's representative with planes taken away
-    not_enough_data: bool = False  # too few segments seen, or too wide a spread
+    too_little: tuple[str, ...] = ()  # why it is not enough data: "few_segments" seen, too "wide_spread"
+
+    @property
+    def not_enough_data(self) -> bool:
+        return bool(self.too_little)
 
 
 class SegmentPolicy:
@@ -130,9 +134,7 @@ class SegmentPolicy:
             missed = segment + 1 - memory.seen - (1 if failed and segment > memory.segment else 0)
             row = {name: output[index] for name, output in step.outputs.items()}
             beyond = segment >= self._segments.count
-            answers.append(
-                SegmentAnswer(row, age_h, missed, failed, beyond, memory.spread, self._says_too_little(memory))
-            )
+            answers.append(SegmentAnswer(row, age_h, missed, failed, beyond, memory.spread, self._too_little(memory)))
         return after, answers
 
     def _spread(self, state: State, stack: Gray, hpi: float | None) -> float | None:
@@ -145,11 +147,12 @@ class SegmentPolicy:
         said = step.outputs[self._engine.spec.outputs[0].name]
         return None if step.failed else float(said.max() - said.min())
 
-    def _says_too_little(self, memory: SegmentMemory) -> bool:
+    def _too_little(self, memory: SegmentMemory) -> tuple[str, ...]:
         if self._stability is None:
-            return False
+            return ()
         wide = memory.spread is not None and memory.spread > self._stability.most_spread
-        return wide or memory.seen < self._stability.least_segments
+        few = memory.seen < self._stability.least_segments
+        return (*(("few_segments",) if few else ()), *(("wide_spread",) if wide else ()))
 
     def _commit(self, memories: list[SegmentMemory], now: Sequence[int]) -> list[SegmentMemory]:
         due = [i for i, memory in enumerate(memories) if memory.representative is not None and now[i] > memory.segment]

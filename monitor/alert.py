@@ -17,6 +17,8 @@ class AlertState(str, Enum):
 
     RAISED = "raised"
     UPDATED = "updated"
+    ACKNOWLEDGED = "acknowledged"
+    ESCALATED = "escalated"
     CLEARED = "cleared"
 
 
@@ -31,7 +33,7 @@ class AlertSubject(Body):
 
     @property
     def key(self) -> str:
-        """The subject's name: alerts of one kind and one subject never stand open side by side."""
+        """The subject's name: alerts of one kind, one subject and one fact never stand open side by side."""
         if self.embryo_id is not None:
             return f"embryo/{self.embryo_id}"
         if self.incubator is not None:
@@ -55,11 +57,20 @@ class AlertLimits(Body):
     unit: str
 
 
+class Acknowledged(Body):
+    """Who has taken note of an alert, and when."""
+
+    by: str
+    at: Time
+    note: str | None = None
+
+
 class Alert(Body):
     """One word about one alert: schema `pellucid.alert/1`. `alert_id` is the same from `raised` to `cleared`.
 
     `occurred_at` and `raised_at` are null where the frames have no clock. `value` is null where an alert is cleared
-    because its run has ended. It says what was seen, never what to do with an embryo.
+    because its run has ended. `members`: the embryos of an alert about an incubator that has one cause. `quiet`:
+    said in the quiet hours: to be shown, not to be rung. It says what was seen, never what to do with an embryo.
     """
 
     schema_: Literal["pellucid.alert/1"] = Field(default="pellucid.alert/1", alias="schema")
@@ -77,6 +88,10 @@ class Alert(Body):
     limits: AlertLimits
     text: str
     why_cleared: WhyCleared | None = None
+    acknowledged: Acknowledged | None = None
+    escalated_at: Time | None = None
+    members: tuple[str, ...] = ()
+    quiet: bool = False
     evidence: Evidence
     runbook: str
     intended_use: str = INTENDED_USE

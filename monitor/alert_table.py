@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from monitor.alert import Alert, AlertState, AlertSubject
+from monitor.alert_machine import EMPTY, Watching
 from monitor.database import Database
-from monitor.decide import EMPTY, Watching
 from monitor.vocabulary import rfc3339
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was decided on one subject: the words to say, and the watchings that differ from what is stored, by kind.
+    """What was decided on one subject: the words to say, and the watchings that differ from what is stored, by slot.
 
     `ended`: the subject is no more; nothing of it is watched any longer.
     """
@@ -35,9 +35,21 @@ class AlertTable:
         self._database, self._db = database, database.connection
 
     def watchings(self, subject: str) -> dict[str, Watching]:
-        """What is remembered of a subject, by kind."""
+        """What is remembered of a subject, by slot (the column `kind`: a kind may tell of several facts)."""
         rows = self._db.execute("SELECT kind, body FROM watching WHERE subject = ?", (subject,))
-        return {kind: Watching.model_validate_json(body) for kind, body in rows}
+        return {slot: Watching.model_validate_json(body) for slot, body in rows}
+
+    def of_embryos(self, kind: str, incubator: str) -> dict[str, Watching]:
+        """What is remembered of one kind of an incubator's embryos, by subject."""
+        first, after = f"embryo/{incubator}/", f"embryo/{incubator}0"  # 0 comes after / : the range is in the index
+        query = "SELECT subject, body FROM watching WHERE subject >= ? AND subject < ? AND kind = ?"
+        rows = self._db.execute(query, (first, after, kind))
+        return {subject: Watching.model_validate_json(body) for subject, body in rows}
+
+    def active(self, incubator: str) -> int:
+        """How many embryos lie in an incubator."""
+        query = "SELECT COUNT(*) FROM run WHERE incubator = ? AND ended IS NULL"
+        return int(self._db.execute(query, (incubator,)).fetchone()[0])
 
     def put(self, verdict: Verdict, boot_id: str | None, now: datetime, complete_at: str) -> list[Alert]:
         """Store a verdict; its words as recorded (with `seq` where there is a boot id). Inside a transaction.
@@ -45,12 +57,12 @@ class AlertTable:
         `complete_at`: since when they could have been said.
         """
         key = verdict.subject.key
-        for kind, watching in verdict.watchings.items():
+        for slot, watching in verdict.watchings.items():
             if watching == EMPTY:
-                self._db.execute("DELETE FROM watching WHERE subject = ? AND kind = ?", (key, kind))
+                self._db.execute("DELETE FROM watching WHERE subject = ? AND kind = ?", (key, slot))
             else:
                 body = watching.model_dump_json(exclude_defaults=True)
-                self._db.execute("INSERT OR REPLACE INTO watching VALUES (?, ?, ?)", (key, kind, body))
+                self._db.execute("INSERT OR REPLACE INTO watching VALUES (?, ?, ?)", (key, slot, body))
         if verdict.ended:
             self._db.execute("DELETE FROM watching WHERE subject = ?", (key,))
         return [self._put_word(word, key, boot_id, now, complete_at) for word in verdict.words]
@@ -71,6 +83,11 @@ class AlertTable:
             self._db.execute("INSERT OR REPLACE INTO open_alert VALUES (?, ?, ?, ?)", row)
         return word
 
+    def number(self, word: Alert) -> int:
+        """The row of a word that was put."""
+        query = "SELECT number FROM alert WHERE alert_id = ? AND revision = ?"
+        return int(self._db.execute(query, (word.alert_id, word.revision)).fetchone()[0])
+
     def open_words(self) -> list[tuple[str, str, str]]:
         """(alert_id, the last word, since when it could have been said) of each alert that stands open."""
         return self._db.execute("SELECT alert_id, body, complete_at FROM open_alert ORDER BY alert_id").fetchall()
@@ -78,6 +95,10 @@ class AlertTable:
     def open_bodies(self) -> dict[str, str]:
         """alert_id -> the last word about each alert that stands open."""
         return {alert_id: body for alert_id, body, _ in self.open_words()}
+
+    def standing(self) -> list[Alert]:
+        """The last word about each alert that stands open."""
+        return [Alert.model_validate_json(body) for body in self.open_bodies().values()]
 
     def open_counts(self) -> dict[str, int]:
         """kind -> how many stand open."""

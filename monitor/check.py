@@ -52,6 +52,7 @@ def check(config: Config) -> Iterator[Finding]:
     except ConfigError as fault:
         yield Finding("error", "engine", str(fault))
     else:
+        yield _gpu(loaded, config.engines.device)
         yield _engine(loaded)
         for beside in loaded.serving[1:]:
             yield _engine(beside)
@@ -66,10 +67,21 @@ def check(config: Config) -> Iterator[Finding]:
         yield from folder_findings(incubator)
 
 
+def _gpu(loaded: Loaded, device: str) -> Finding:
+    """What of a GPU is here, and what is missing to use it."""
+    if device == "cpu":
+        return Finding("ok", "gpu", 'not looked for: engines.device = "cpu"')
+    if loaded.lacks is None:
+        return Finding("ok", "gpu", loaded.note)
+    return Finding("error" if device == "gpu" else "warning", "gpu", f"{loaded.lacks}; until then the CPU serves")
+
+
 def _engine(loaded: Loaded) -> Finding:
     manifest = loaded.manifest
-    text = f"{manifest.name} {manifest.version} on {loaded.engine.runtime} ({loaded.note}), one step done"
-    return Finding("ok", "engine", f"{text}; {manifest.intended_use}")
+    text = f"{manifest.name} {manifest.version} on {loaded.engine.runtime}, one step done; {manifest.intended_use}"
+    if loaded.fallback is None or loaded.lacks is not None:
+        return Finding("ok", "engine", text)
+    return Finding("warning", "engine", f"{text}; not on the GPU: {loaded.fallback} (`run` builds what is missing)")
 
 
 def _planes(config: Config, loaded: Loaded) -> Iterator[Finding]:

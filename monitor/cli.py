@@ -19,6 +19,7 @@ from monitor import __version__
 from monitor.arguments import more_than_0 as _more_than_0
 from monitor.arguments import positive as _positive
 from monitor.cli_engines import add_engines
+from monitor.cli_journal import add_journal
 from monitor.cli_simulate import add_simulate
 from monitor.errors import ConfigError, EngineError, PellucidError
 
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_replay(commands)
     add_simulate(commands)
     add_engines(commands)
+    add_journal(commands)
     return parser
 
 
@@ -137,8 +139,8 @@ def _run(arguments: argparse.Namespace) -> int:
     log_to_stderr()
     config, clock = read_config(arguments.config), SystemClock()
     metrics = Metrics(CollectorRegistry(), clock.now)
-    daemon = Daemon(config, load_models(config.engines), metrics, clock, Notifier())
-    endpoints = Endpoints(config.http, metrics.registry, daemon.ready)
+    daemon = Daemon(config, load_models(config.engines, builds=True), metrics, clock, Notifier())
+    endpoints = Endpoints(config.http, metrics.registry, daemon.ready, daemon.submit)
     for name in (signal.SIGTERM, signal.SIGINT):
         # from a thread: the handler runs inside the loop's own wait, whose lock `stop` needs
         signal.signal(name, lambda *_: threading.Thread(target=daemon.stop, daemon=True).start())

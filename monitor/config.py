@@ -22,6 +22,7 @@ from pydantic_settings import (
 )
 
 from monitor.alert_rules import Alerts
+from monitor.command_body import COMMANDS, Name
 from monitor.errors import ConfigError
 from monitor.layouts import WORD, YEARS, Layout, layout
 from monitor.observe import Limits
@@ -198,6 +199,7 @@ class Engines(_Section):
     segmenter: str = ""
     graders: tuple[str, ...] = ()
     threads: int = Field(default=0, ge=0, le=256, description="0: one per physical core")
+    plans: str = Field(default="", description="folder of what is built for the GPU here; empty: the cache's")
 
     @model_validator(mode="after")
     def _day5_is_whole(self) -> Engines:
@@ -227,6 +229,13 @@ class Http(_Section):
         return self
 
 
+class Commands(_Section):
+    """Which commands are carried out, over MQTT and over HTTP alike. Who may give them: the broker's access list, and
+    the token of `[http]`."""
+
+    enabled: tuple[Name, ...] = tuple(COMMANDS)
+
+
 class Config(BaseSettings):
     """The whole file. Later sources give way to earlier ones: environment, then the file."""
 
@@ -241,6 +250,7 @@ class Config(BaseSettings):
     engines: Engines = Engines()
     http: Http = Http()
     alerts: Alerts = Alerts()
+    commands: Commands = Commands()
 
     @model_validator(mode="after")
     def _names_differ(self) -> Config:

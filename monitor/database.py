@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Protocol
 
 from monitor.errors import ConfigError, StorageError
 
@@ -64,8 +65,91 @@ CREATE TABLE day5 (
   id TEXT PRIMARY KEY, embryo_id TEXT NOT NULL, revision INTEGER NOT NULL, at_h REAL, body_area REAL, unit TEXT,
   body TEXT NOT NULL, UNIQUE (embryo_id, revision)) WITHOUT ROWID;
 """
-SCHEMA_VERSION = 4
-BEFORE_FEATURES, BEFORE_DAY5 = 2, 3  # such a file lacks tables, and gets them
+AUDIT = """
+CREATE TABLE audit (
+  number INTEGER PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL, recorded_at TEXT NOT NULL, ref TEXT,
+  body TEXT NOT NULL, previous TEXT NOT NULL, hash TEXT NOT NULL);
+CREATE INDEX audit_subject ON audit (subject);
+"""
+COMMANDS = """
+CREATE TABLE command (id TEXT PRIMARY KEY, content TEXT NOT NULL, answer TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE assessment (
+  number INTEGER PRIMARY KEY, embryo_id TEXT NOT NULL, reading TEXT, at TEXT NOT NULL, body TEXT NOT NULL);
+CREATE INDEX assessment_of_embryo ON assessment (embryo_id);
+CREATE TABLE time_zero (embryo_id TEXT PRIMARY KEY, inseminated_at TEXT NOT NULL) WITHOUT ROWID;
+"""
+SCHEMA_VERSION = 5
+BEFORE_FEATURES, BEFORE_DAY5, BEFORE_AUDIT = 2, 3, 4
+LACKING = {  # version of a file -> the tables it lacks, and gets
+    0: SCHEMA + FEATURES + DAY5 + AUDIT + COMMANDS,
+    BEFORE_FEATURES: FEATURES + DAY5 + AUDIT + COMMANDS,
+    BEFORE_DAY5: DAY5 + AUDIT + COMMANDS,
+    BEFORE_AUDIT: AUDIT + COMMANDS,
+}
+
+
+class Reads(Protocol):
+    """What can be asked."""
+
+    def execute(self, query: str, values: Sequence[Any] = (), /) -> sqlite3.Cursor: ...
+
+
+class Damage(StorageError):
+    """A file does not give what it holds; what SQLite says of it."""
+
+
+class Connection:
+    """A journal for reading only, as it was at one moment, beside a daemon that may be at work on it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def execute(self, query: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
+        """As SQLite's own. Raises Damage."""
+        try:
+            return self._connection.execute(query, values)
+        except sqlite3.Error as fault:
+            raise Damage(str(fault)) from fault
+
+    def rows(self, query: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
+        """Row for row. Raises Damage, also in the middle."""
+        cursor = self.execute(query, values)
+        try:
+            yield from cursor
+        except (sqlite3.Error, UnicodeError) as fault:
+            raise Damage(str(fault)) from fault
+
+
+@contextmanager
+def opened_for_reading(folder: Path) -> Iterator[Connection]:
+    """Raises ConfigError where there is no journal, StorageError where it is none or of another schema."""
+    path = folder / "journal.sqlite"
+    if not path.is_file():
+        raise ConfigError(f"{path}: there is no journal; name the folder of [storage] path")
+    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version != SCHEMA_VERSION:
+            raise StorageError(
+                f"{path} has schema {version}, this version of pellucid reads {SCHEMA_VERSION}: start the daemon once, "
+                "which brings an older file to it, or use the version that wrote it"
+            )
+        connection.execute("BEGIN")
+        yield Connection(connection)
+    except sqlite3.Error as fault:
+        raise StorageError(f"{path}: {fault}") from fault
+    finally:
+        connection.close()
+
+
+def expected_schema() -> dict[str, str]:
+    """name -> the text of each table and index of a journal, spaces aside."""
+    fresh = sqlite3.connect(":memory:")
+    fresh.executescript(LACKING[0])
+    rows = fresh.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'")
+    found = {name: " ".join(sql.split()) for name, sql in rows}
+    fresh.close()
+    return found
 
 
 class Database:
@@ -105,12 +189,8 @@ class Database:
         self.connection.execute("PRAGMA journal_mode = WAL")
         self.connection.execute("PRAGMA synchronous = FULL")
         version = self.connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            self._set_up(SCHEMA + FEATURES + DAY5)
-        elif version == BEFORE_FEATURES:
-            self._set_up(FEATURES + DAY5)
-        elif version == BEFORE_DAY5:
-            self._set_up(DAY5)
+        if version in LACKING:
+            self._set_up(LACKING[version])
         elif version != SCHEMA_VERSION:
             raise StorageError(
                 f"{self._path} has schema {version}, this version of pellucid reads {SCHEMA_VERSION}: run the version "

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cv2
 
+from monitor.alert_machine import Voice
 from monitor.day5_body import Day5, Day5Collapse, Day5Course, Day5Frame
 from monitor.day5_due import Work, next_due
 from monitor.day5_judge import (
@@ -28,7 +29,6 @@ from monitor.day5_judge import (
     told_measured,
 )
 from monitor.day5_table import Due, Worked
-from monitor.decide import Voice
 from monitor.errand import Errand
 from monitor.errors import FrameError, StorageError
 from monitor.event import Event, event_id

@@ -1,203 +1,44 @@
-"""The history of readings -> alerts raised, updated, cleared. Pure: time comes with what is told, nothing is kept here.
+"""What one reading says, kind by kind -> alerts raised, updated, cleared. Pure: nothing is kept here.
 
-One machine for all kinds: a number is past its `enter` limit for long enough and the alert is raised; it is past its
-`leave` limit and the alert is cleared; between the two nothing changes, so that a number that trembles at a limit does
-not ring. What is remembered between two words is a `Watching`, stored by whoever calls. It knows no journal, no broker.
+The machine that raises and clears is `monitor.alert_machine`; what a stage says is `monitor.milestones`; what most
+wells of an incubator say together is `monitor.alert_group`. It knows no journal and no broker.
 """
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict
-
-from monitor.alert import Alert, AlertLimits, AlertState, AlertSubject, Evidence, WhyCleared
-from monitor.alert_rules import Alerts, LowBlastocystProbability, Rule
-from monitor.vocabulary import Outcome, Reading
+from monitor import milestones
+from monitor.alert import Alert, AlertSubject, Evidence
+from monitor.alert_machine import EMPTY, Signal, Values, Voice, Watching, advance, kind_of
+from monitor.alert_rules import Alerts, Checkpoint, LowBlastocystProbability, Rule
+from monitor.alert_texts import TEXTS
+from monitor.milestones import Said
+from monitor.vocabulary import Outcome, Reading, Stage
 
 WINDOW_FRAMES = 6
+CHECK_WITHIN_H = 6.0  # a check is made at its hour, or as soon after it as there are frames
 DEGRADED = frozenset({"dark", "bright", "blurred", "missing_planes", "broken_planes", "lacking"})
 DOUBTFUL = frozenset(
     {"memory_lost", "memory_of_other_model", "beyond_training", "not_enough_data", "embryo_not_located"}
 )
-UPDATE_EVERY_S = 3600.0
-FASTEST_CADENCE_MIN = 5.0  # between an incubator's frames
-VALUE_DIGITS = 4
+DOUBTFUL_STAGE = frozenset({"memory_lost", "memory_of_other_model", "embryo_not_located"})
 
 
 @dataclass(frozen=True)
-class Signal:
-    """One look at one number. `value` None: nothing can be said now, so nothing changes.
+class Look:
+    """One number of one reading: where it is watched, what was remembered there, and the rule that holds for it."""
 
-    `at_s`: seconds on the subject's own clock, None where its frames have none. `name`: what the moment is called; it
-    makes the alert's identity, so it must not depend on when it was processed.
-    """
+    slot: str
+    watching: Watching
+    rule: Rule
+    said: Said
 
-    kind: str
-    subject: AlertSubject
-    value: float | None
-    name: str
-    at_s: float | None
-    occurred_at: datetime | None
-    text: str
-    evidence: Evidence
-    file_clock: bool = False  # `at_s` is a file's time, which a copy may have flattened: enough frames count as well
-
-
-class Open(BaseModel):
-    """An alert that stands: what is needed to say the next word about it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    alert_id: str
-    revision: int
-    raised_at: datetime | None
-    first_reading: str | None
-    worst: float
-    said_s: float | None
-
-
-class Watching(BaseModel):
-    """What is remembered of one kind and one subject; the empty one is not stored."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    past_since_s: float | None = None  # since when the value has been past `enter` without a break
-    past_frames: int = 0
-    first_reading: str | None = None
-    cleared_s: float | None = None
-    window: tuple[int, ...] = ()  # the last frames, 1 where it was bad; empty while all are good
-    open: Open | None = None
-
-
-EMPTY = Watching()
-
-
-@dataclass(frozen=True)
-class Voice:
-    """Who speaks; part of every alert's identity."""
-
-    site: str
-    node: str
-
-
-def advance(watching: Watching, signal: Signal, rule: Rule, voice: Voice) -> tuple[Watching, Alert | None]:
-    """One signal further: what to remember, and the word to say, if any."""
-    if not rule.enabled:
-        return _silenced(watching, signal, rule)
-    if signal.value is None:
-        return watching, None
-    if watching.open is not None:
-        return _while_open(watching, watching.open, signal, signal.value, rule)
-    return _while_quiet(watching, signal, signal.value, rule, voice)
-
-
-def _while_quiet(
-    watching: Watching, signal: Signal, value: float, rule: Rule, voice: Voice
-) -> tuple[Watching, Alert | None]:
-    if not rule.entered(value):
-        return watching.model_copy(update={"past_since_s": None, "past_frames": 0, "first_reading": None}), None
-    first = watching.first_reading or next(iter(signal.evidence.readings), None)
-    since = signal.at_s if watching.past_since_s is None else watching.past_since_s
-    frames = watching.past_frames + 1
-    pending = watching.model_copy(update={"past_since_s": since, "past_frames": frames, "first_reading": first})
-    lasted = frames >= rule.frames and _elapsed_min(since, signal.at_s) >= rule.for_min
-    if signal.file_clock:
-        lasted = lasted or frames >= rule.frames + rule.for_min / FASTEST_CADENCE_MIN
-    if not lasted or _elapsed_min(watching.cleared_s, signal.at_s) < rule.cooldown_min:
-        return pending, None
-    alert_id = _digest(voice.site, voice.node, signal.kind, signal.subject.key, signal.name)[:20]
-    standing = Open(
-        alert_id=alert_id,
-        revision=1,
-        raised_at=signal.occurred_at,
-        first_reading=first,
-        worst=value,
-        said_s=signal.at_s,
-    )
-    after = pending.model_copy(update={"open": standing, "past_since_s": None, "past_frames": 0, "first_reading": None})
-    return after, _word(AlertState.RAISED, standing, signal, rule)
-
-
-def _while_open(
-    watching: Watching, standing: Open, signal: Signal, value: float, rule: Rule
-) -> tuple[Watching, Alert | None]:
-    if rule.left(value):
-        after = watching.model_copy(update={"open": None, "cleared_s": signal.at_s})
-        return after, _word(AlertState.CLEARED, _next(standing), signal, rule, "recovered")
-    twice_as_bad = value <= standing.worst / 2 if rule.low_is_bad else value >= standing.worst * 2
-    due = _elapsed_min(standing.said_s, signal.at_s) * 60 >= UPDATE_EVERY_S
-    if not due or not twice_as_bad:
-        return watching, None
-    standing = _next(standing).model_copy(update={"worst": value, "said_s": signal.at_s})
-    return watching.model_copy(update={"open": standing}), _word(AlertState.UPDATED, standing, signal, rule)
-
-
-def _silenced(watching: Watching, signal: Signal, rule: Rule) -> tuple[Watching, Alert | None]:
-    """The operator has switched this kind off: what stands open is cleared, and says why."""
-    if watching.open is None:
-        return EMPTY, None
-    return EMPTY, _word(AlertState.CLEARED, _next(watching.open), signal, rule, "switched_off")
-
-
-def end(
-    remembered: dict[str, Watching],
-    subject: AlertSubject,
-    at: datetime | None,
-    rules: Alerts,
-    why: WhyCleared = "run_ended",
-) -> list[Alert]:
-    """The last words about what stands open for a subject that is watched no longer."""
-    return [
-        _word(
-            AlertState.CLEARED,
-            _next(watching.open),
-            Signal(kind, subject, None, "", None, at, TEXTS[kind], Evidence()),
-            rules.of(kind),
-            why,
-        )
-        for kind, watching in sorted(remembered.items())
-        if watching.open is not None
-    ]
-
-
-def _next(standing: Open) -> Open:
-    return standing.model_copy(update={"revision": standing.revision + 1})
-
-
-def _elapsed_min(since_s: float | None, at_s: float | None) -> float:
-    """Minutes between two moments; without a clock (or before the first) nothing keeps an alert waiting."""
-    return float("inf") if since_s is None or at_s is None else (at_s - since_s) / 60
-
-
-def _word(
-    state: AlertState, standing: Open, signal: Signal, rule: Rule, why_cleared: WhyCleared | None = None
-) -> Alert:
-    readings = dict.fromkeys((standing.first_reading, *signal.evidence.readings))
-    told = tuple(reading for reading in readings if reading is not None)
-    return Alert(
-        id=_digest(standing.alert_id, str(standing.revision))[:32],
-        occurred_at=signal.occurred_at,
-        alert_id=standing.alert_id,
-        kind=signal.kind,
-        state=state,
-        revision=standing.revision,
-        subject=signal.subject,
-        raised_at=standing.raised_at,
-        value=None if signal.value is None else round(signal.value, VALUE_DIGITS),
-        limits=AlertLimits(enter=rule.enter, leave=rule.leave, for_min=rule.for_min, unit=rule.unit),
-        text=signal.text,
-        why_cleared=why_cleared,
-        evidence=Evidence(readings=told, values=signal.evidence.values),
-        runbook=f"runbook.md#{signal.kind}",
-    )
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-# -- what readings say -------------------------------------------------------------------------------------------------
+    @property
+    def kind(self) -> str:
+        return kind_of(self.slot)
 
 
 def subject_of(reading: Reading) -> AlertSubject:
@@ -219,33 +60,54 @@ def is_news(reading: Reading) -> bool:
 
 
 def hear(
-    reading: Reading, remembered: dict[str, Watching], rules: Alerts, voice: Voice
+    reading: Reading,
+    remembered: Mapping[str, Watching],
+    rules: Alerts,
+    voice: Voice,
+    heard_at: datetime | None = None,
 ) -> tuple[dict[str, Watching], list[Alert]]:
-    """What one new reading changes: the watchings that differ, by kind, and the words to say."""
+    """What one new reading changes: the watchings that differ, by slot, and the words to say."""
     changed: dict[str, Watching] = {}
     said: list[Alert] = []
-    if not is_news(reading):
-        return changed, said
-
-    def once(bad: bool | None) -> bool | None:
-        """A frame told before (a lack that was judged after all) is no other one of the last frames."""
-        return bad if reading.revision == 1 else None
-
-    looked = {
-        "imaging_degraded": share(remembered.get("imaging_degraded", EMPTY), once(_degraded(reading)), WINDOW_FRAMES),
-        "well_empty": share(remembered.get("well_empty", EMPTY), once(_empty(reading)), WINDOW_FRAMES),
-        "low_blastocyst_probability": (
-            remembered.get("low_blastocyst_probability", EMPTY),
-            _probability(reading, rules.low_blastocyst_probability),
-        ),
-    }
-    for kind, (watching, value) in looked.items():
-        after, word = advance(watching, _of_frame(reading, kind, value), rules.of(kind), voice)
-        if after != remembered.get(kind, EMPTY):
-            changed[kind] = after
+    for look in looks(reading, remembered, rules):
+        after, word = advance(look.watching, signal_of(reading, look, rules, heard_at), look.rule, voice)
+        if after != remembered.get(look.slot, EMPTY):
+            changed[look.slot] = after
         if word is not None:
             said.append(word)
     return changed, said
+
+
+def looks(reading: Reading, remembered: Mapping[str, Watching], rules: Alerts) -> Iterator[Look]:
+    """Every number that this reading gives to look at."""
+    if not is_news(reading):
+        return
+    first_word = reading.revision == 1  # a frame told before (a lack judged after all) is no other one of the last
+    bad = {"imaging_degraded": _degraded(reading), "well_empty": _empty(reading)}
+    for kind, one in bad.items():
+        watching, value = share(remembered.get(kind, EMPTY), one if first_word else None, WINDOW_FRAMES)
+        yield Look(kind, watching, rules.of(kind), Said(value, _of_pictures(reading)))
+    yield from _probability_looks(reading, remembered, rules.low_blastocyst_probability)
+    if reading.stage is not None and not DOUBTFUL_STAGE & set(reading.quality.flags):
+        yield from _stage_looks(reading, reading.stage, remembered, rules)
+
+
+def signal_of(reading: Reading, look: Look, rules: Alerts, heard_at: datetime | None) -> Signal:
+    frame = reading.frame
+    return Signal(
+        kind=look.kind,
+        subject=subject_of(reading),
+        value=look.said.value,
+        name=reading.id,
+        at_s=clock_s(reading),
+        occurred_at=frame.captured_at,
+        text=TEXTS[look.kind],
+        evidence=Evidence(readings=(reading.id,), values={"hpi": frame.hpi, "run": frame.run, **look.said.values}),
+        file_clock="clock_from_file" in reading.quality.flags,
+        fact=look.said.fact,
+        heard_at=heard_at,
+        quiet=rules.is_quiet(look.kind, heard_at),
+    )
 
 
 def share(watching: Watching, bad: bool | None, frames: int) -> tuple[Watching, float | None]:
@@ -254,6 +116,13 @@ def share(watching: Watching, bad: bool | None, frames: int) -> tuple[Watching, 
         return watching, None
     window = (*watching.window, int(bad))[-frames:]
     return watching.model_copy(update={"window": window if any(window) else ()}), sum(window) / frames
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------------
+
+
+def _of_pictures(reading: Reading) -> Values:
+    return {"flags": " ".join(reading.quality.flags), "missing_planes": len(reading.frame.missing_planes)}
 
 
 def _degraded(reading: Reading) -> bool:
@@ -271,42 +140,59 @@ def _empty(reading: Reading) -> bool | None:
     return False if reading.quality.fit else None
 
 
-def _probability(reading: Reading, rule: LowBlastocystProbability) -> float | None:
-    """P(blastocyst) where it can be taken at its word: old enough, from a whole memory, within what was trained."""
-    told, hpi = reading.blastocyst, reading.frame.hpi
-    if told is None or told.state_age_h is None or hpi is None or hpi < rule.from_hpi:
+# -- the probability ---------------------------------------------------------------------------------------------------
+
+
+def _probability_looks(
+    reading: Reading, remembered: Mapping[str, Watching], rule: LowBlastocystProbability
+) -> Iterator[Look]:
+    """At the check of day 3, at that of day 4, and always from `from_hpi` on; one alert of the kind stands at most."""
+    kind, hpi = "low_blastocyst_probability", reading.frame.hpi
+    probability = _probability(reading)
+    values: Values = {} if reading.blastocyst is None else reading.blastocyst.model_dump(exclude={"calibration"})
+    checks = {f"{kind}/day3": rule.day3, f"{kind}/day4": rule.day4}
+    standing = [slot for slot in (*checks, kind) if remembered.get(slot, EMPTY).open is not None]
+    old_enough = hpi is not None and hpi >= rule.from_hpi
+    for slot, check in checks.items():
+        due = not standing and not old_enough and hpi is not None and _is_due(check, rule, hpi)
+        value = probability if due or slot in standing else None
+        name = slot.partition("/")[2]
+        own = rule.model_copy(update={"enter": check.enter})
+        yield Look(slot, remembered.get(slot, EMPTY), own, Said(value, {**values, "check": name}, name))
+    free = old_enough and not (set(standing) - {kind})
+    yield Look(kind, remembered.get(kind, EMPTY), rule, Said(probability if free else None, values))
+
+
+def _is_due(check: Checkpoint, rule: Rule, hpi: float) -> bool:
+    """From as long before the check as the probability must have lasted, to a while after it."""
+    return check.enter > 0 and check.hpi - rule.for_min / 60 <= hpi <= check.hpi + CHECK_WITHIN_H
+
+
+def _probability(reading: Reading) -> float | None:
+    """P(blastocyst) where it can be taken at its word: from a whole memory, within what was trained."""
+    told = reading.blastocyst
+    if told is None or told.state_age_h is None or DOUBTFUL & set(reading.quality.flags):
         return None
-    return None if DOUBTFUL & set(reading.quality.flags) else told.probability
+    return told.probability
 
 
-TEXTS = {
-    "imaging_degraded": "the pictures of this embryo are degraded",
-    "well_empty": "no embryo is seen in this well",
-    "low_blastocyst_probability": "the model's probability of a blastocyst stays low",
-    "frame_gap": "no frame has come from this incubator for longer than its cadence allows",
-    "engine_failing": "the engine gives no answer to some frames",
-    "storage_low": "free space where the journal lies is low",
-}
+# -- stages ------------------------------------------------------------------------------------------------------------
 
 
-def _of_frame(reading: Reading, kind: str, value: float | None) -> Signal:
-    frame = reading.frame
-    values: dict[str, float | int | str | None] = {"hpi": frame.hpi, "run": frame.run}
-    if kind == "low_blastocyst_probability" and reading.blastocyst is not None:
-        values |= reading.blastocyst.model_dump()
-    else:
-        values |= {"flags": " ".join(reading.quality.flags), "missing_planes": len(frame.missing_planes)}
-    return Signal(
-        kind=kind,
-        subject=subject_of(reading),
-        value=value,
-        name=reading.id,
-        at_s=clock_s(reading),
-        occurred_at=frame.captured_at,
-        text=TEXTS[kind],
-        evidence=Evidence(readings=(reading.id,), values=values),
-        file_clock="clock_from_file" in reading.quality.flags,
-    )
+def _stage_looks(reading: Reading, stage: Stage, remembered: Mapping[str, Watching], rules: Alerts) -> Iterator[Look]:
+    def at(slot: str) -> Watching:
+        return remembered.get(slot, EMPTY)
+
+    yield Look("arrest", at("arrest"), rules.arrest, milestones.lateness(stage, reading.frame.hpi))
+    for cycle in milestones.CYCLES:
+        slot = f"direct_cleavage/{cycle}"
+        yield Look(slot, at(slot), rules.direct_cleavage, milestones.direct_cleavage(stage, cycle))
+    back = milestones.stepped_back(stage) if reading.revision == 1 else None
+    watching, value = share(at("reverse_cleavage"), back, WINDOW_FRAMES)
+    said = Said(value, {"live": stage.live, "revised": stage.revised})
+    yield Look("reverse_cleavage", watching, rules.reverse_cleavage, said)
+    slot = "blastocyst_reached"
+    yield Look(slot, at(slot), rules.blastocyst_reached, milestones.blastocyst_share(stage))
 
 
 def of_node(
@@ -314,9 +200,21 @@ def of_node(
     subject: AlertSubject,
     value: float | None,
     now: datetime,
-    values: dict[str, float | int | str | None],
+    values: Values,
     reading: str | None = None,
+    quiet: bool = False,
 ) -> Signal:
     """A number of the node itself, looked at now, or with a `reading` that told it."""
     evidence = Evidence(readings=() if reading is None else (reading,), values=values)
-    return Signal(kind, subject, value, reading or now.isoformat(), now.timestamp(), now, TEXTS[kind], evidence)
+    return Signal(
+        kind,
+        subject,
+        value,
+        reading or now.isoformat(),
+        now.timestamp(),
+        now,
+        TEXTS[kind],
+        evidence,
+        heard_at=now,
+        quiet=quiet,
+    )

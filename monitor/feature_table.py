@@ -5,11 +5,13 @@ From these rows its memory can be made again after a restart. It knows rows; no 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from engines.stages import StageFrame
+from monitor.audit import row_digest
 from monitor.database import Database
 from monitor.errors import StorageError
 
@@ -58,6 +60,16 @@ class FeatureTable:
         """Whether other weights of this model have taken frames of the embryo."""
         query = "SELECT 1 FROM feature WHERE embryo_id = ? AND model = ? AND state_id != ? LIMIT 1"
         return self._db.execute(query, (embryo_id, model, state_id)).fetchone() is not None
+
+    def digests(self, embryo_id: str, numbers: Iterable[tuple[str, int]] | None = None) -> list[tuple[str, int, str]]:
+        """Model, number and digest of rows as they stand: of those named by model and number, else of all."""
+        key = "SELECT model, number FROM feature WHERE embryo_id = ?"
+        named = self._db.execute(key, (embryo_id,)).fetchall() if numbers is None else numbers
+        query = "SELECT * FROM feature WHERE embryo_id = ? AND model = ? AND number = ?"
+        return [
+            (model, number, row_digest(self._db.execute(query, (embryo_id, model, number)).fetchone()))
+            for model, number in named
+        ]
 
     def drop(self, embryo_id: str) -> None:
         """The run has ended: nothing of it is ever stepped again."""

@@ -12,6 +12,8 @@ from datetime import datetime
 from monitor.database import Database
 from monitor.vocabulary import FileSeen, Moment, Place, PlaneFile
 
+FrameOf = tuple[str, str, str, str]  # incubator, dish, well, key
+
 
 @dataclass(frozen=True)
 class FileRecord:
@@ -45,14 +47,30 @@ class Source:
 
 
 class FileTable:
-    """Rows of files over one database connection."""
+    """Rows of files over one database connection. The index is named where a frame's files are asked for: left to
+    itself SQLite goes through every file of the incubator."""
 
     def __init__(self, database: Database) -> None:
         self._db = database.connection
 
-    def put(self, records: Iterable[FileRecord]) -> None:
-        """A row for each page (0 where the file is the plane); of an older version of the file no page is left."""
+    def put(self, records: Iterable[FileRecord]) -> set[FrameOf]:
+        """A row for each page (0 where the file is the plane); of an older version of the file no page is left.
+
+        Gives the frames whose rows may be others now: those the records belong to, and those that lost one.
+        """
         records = tuple(records)
+        touched = {
+            (record.incubator, record.place.dish, record.place.well, record.frame_key)
+            for record in records
+            if record.place is not None and record.frame_key is not None
+        }
+        for incubator, path in {(record.incubator, record.file.path) for record in records}:
+            frames = self._db.execute(
+                "SELECT incubator, dish, well, frame_key FROM file WHERE incubator = ? AND path = ? "
+                "AND frame_key IS NOT NULL",
+                (incubator, path),
+            )
+            touched |= set(frames.fetchall())
         self._db.executemany(
             "DELETE FROM file WHERE incubator = ? AND path = ? AND (size_bytes, mtime_ns) != (?, ?)",
             {(record.incubator, record.file.path, record.file.size_bytes, record.file.mtime_ns) for record in records},
@@ -69,6 +87,7 @@ class FileTable:
                 for record in records
             ],
         )
+        return touched
 
     def known(self, incubator: str) -> dict[str, tuple[int, int]]:
         """path -> (size, mtime_ns) of every file that was taken in or put aside.
@@ -82,11 +101,28 @@ class FileTable:
         )
         return {path: (size, mtime_ns) for path, size, mtime_ns in rows}
 
+    def frames_of(self, embryo_id: str) -> list[FrameOf]:
+        """The frames of an embryo, by their files."""
+        query = (
+            "SELECT DISTINCT f.incubator, f.dish, f.well, f.frame_key FROM run r JOIN file f INDEXED BY file_of_frame "
+            "USING (incubator, dish, well) WHERE r.embryo_id = ? AND f.embryo_id = r.embryo_id AND f.frame_key NOT NULL"
+        )
+        return self._db.execute(query, (embryo_id,)).fetchall()
+
+    def aside(self) -> dict[str, list[tuple[str, str | None]]]:
+        """incubator -> path and reason of each file that belongs to no frame."""
+        found: dict[str, list[tuple[str, str | None]]] = {}
+        query = "SELECT DISTINCT incubator, path, reason FROM file WHERE frame_key IS NULL"
+        for incubator, path, reason in self._db.execute(query):
+            found.setdefault(incubator, []).append((path, reason))
+        return found
+
     def judged_from(self, place: Place, embryo_id: str, frame_key: str) -> list[Source]:
         """What a frame of an embryo was last told from, in order of its planes."""
         rows = self._db.execute(
-            "SELECT plane_um, path, page, sha256 FROM file WHERE incubator = ? AND dish = ? AND well = ? "
-            "AND frame_key = ? AND embryo_id = ? AND reason IS NULL ORDER BY plane_um",
+            "SELECT plane_um, path, page, sha256 FROM file INDEXED BY file_of_frame "
+            "WHERE incubator = ? AND dish = ? AND well = ? AND frame_key = ? AND embryo_id = ? "
+            "AND reason IS NULL ORDER BY plane_um",
             (place.incubator, place.dish, place.well, frame_key, embryo_id),
         )
         return [Source(*row) for row in rows]
@@ -100,8 +136,9 @@ class FileTable:
         the well's insemination entry is the run's; a clock time, and a number within a slide, name one for good.
         """
         rows = self._db.execute(
-            "SELECT path, size_bytes, mtime_ns, plane_um, sha256, page FROM file JOIN run USING (embryo_id) "
-            "WHERE file.incubator = :incubator AND file.dish = :dish AND file.well = :well AND frame_key = :key "
+            "SELECT path, size_bytes, mtime_ns, plane_um, sha256, page FROM file INDEXED BY file_of_frame "
+            "JOIN run USING (embryo_id) WHERE file.incubator = :incubator AND file.dish = :dish AND file.well = :well "
+            "AND frame_key = :key "
             "AND reason IS NULL AND run.slide IS :slide AND "
             "(:lasting OR (run.ended IS NULL AND COALESCE(run.insemination = :entry, TRUE))) ORDER BY plane_um",
             {

@@ -94,7 +94,8 @@ class Intake:
         try:
             aside = self._add(found)
             if aside:
-                self._journal.put_aside([FileRecord(self.name, file, reason=fault.reason) for file, fault in aside])
+                records = [FileRecord(self.name, file, reason=fault.reason) for file, fault in aside]
+                self._journal.put_aside(records, self._clock.now())
         except StorageError:
             self._forget([file for file, _ in found])
             raise

@@ -8,18 +8,21 @@ names their digests. It knows no engine, no broker and no folder, only rows.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from monitor.alert import Alert, AlertState
 from monitor.alert_table import AlertTable, Verdict, alert_topic
+from monitor.audit import KEPT_ELSEWHERE, Audit
+from monitor.command_body import Answer, Assess
+from monitor.command_table import CommandTable
 from monitor.database import Database
 from monitor.day5_table import Day5Table, Worked
 from monitor.event import Event, event_topic
 from monitor.feature_table import FeatureRow, FeatureTable
-from monitor.file_table import FileRecord, FileTable
+from monitor.file_table import FileRecord, FileTable, FrameOf
 from monitor.last_frames import LastFrames
 from monitor.outbox_table import OutboxTable, reading_topic
 from monitor.runs import Run
@@ -44,6 +47,20 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Deed:
+    """What a command changes. `audit`: what was said and what came of it; `answered`: the sender's id, the digest of
+    what it stood on, and the answer; `assessed`: of whom, at which reading, and what."""
+
+    subject: str
+    audit: Mapping[str, object]
+    answered: tuple[str, str, Answer] | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    ended: Run | None = None
+    assessed: tuple[Run, str | None, Assess] | None = None
+    time_zero: tuple[Run, datetime] | None = None
+
+
+@dataclass(frozen=True)
 class Recorded:
     """What a transaction made true: readings and alerts as they will be told (with `seq`), in order; and the digests of
     states and of day-5 pictures that no row names any more."""
@@ -64,12 +81,14 @@ class Journal:
         self._boot_id = boot_id
         self._database = Database(folder)
         self._db = self._database.connection
+        self.audit = Audit(self._db)
         self.alerts = AlertTable(self._database)
         self.files = FileTable(self._database)
         self.features = FeatureTable(self._database)
         self.outbox = OutboxTable(self._database, self.alerts)
         self.last_frames = LastFrames(self._database)
         self.day5 = Day5Table(self._database)
+        self.commands = CommandTable(self._database)
 
     @property
     def is_new(self) -> bool:
@@ -92,18 +111,28 @@ class Journal:
         overlays: set[str] = set()
         with self._database.transaction():
             for entry in entries:
+                embryo_id = entry.run.embryo_id
+                stood = self.audit.standing(embryo_id) if entry.reading is None else ""
+                before = self._states_of(embryo_id)
                 if entry.ended is not None:
                     freed |= self._end_run(*entry.ended, now)
                     overlays |= self.day5.end(entry.ended[0].embryo_id)
                 self._put_run(entry.run)
-                self.files.put(entry.files)
-                freed |= self._put_states(entry.run.embryo_id, entry.states)
+                touched = self.files.put(entry.files)
+                freed |= self._put_states(embryo_id, entry.states)
                 for row in entry.features:
-                    self.features.put(entry.run.embryo_id, row)
+                    self.features.put(embryo_id, row)
                 if entry.reading is not None:
                     told.append(self._put_reading(entry, entry.reading, now))
-                alerts += self._put_verdicts(entry.verdicts, entry.complete_at, now)
-            alerts += self._put_verdicts(verdicts, None, now)
+                words = self._put_verdicts(entry.verdicts, entry.complete_at, now)
+                if entry.ended is not None:
+                    self._audit_end(*entry.ended, now)
+                self._audit_frame(entry, stood, before, touched, now)
+                self._audit_words(words, now)
+                alerts += words
+            words = self._put_verdicts(verdicts, None, now)
+            self._audit_words(words, now)
+            alerts += words
             freed = {digest for digest in freed if not self._named(digest)}
             overlays = {digest for digest in overlays if not self.day5.named(digest)}
         return Recorded(told, alerts, freed, overlays)
@@ -122,18 +151,130 @@ class Journal:
                 (complete_at,) = self._db.execute(query, (event.day5.frame.reading,)).fetchone()
                 topic = event_topic(Place(embryo.incubator, embryo.dish, embryo.well))
                 self.outbox.put("event", topic, None, False, complete_at, now, body)
+            standing = {"standing": self.audit.standing(embryo.embryo_id)}
+            self.audit.append_kept("event", f"embryo/{embryo.embryo_id}", event.id, standing, now)
             freed = {digest for digest in freed if not self.day5.named(digest)}
         return event, freed
 
     def decide(self, verdicts: Sequence[Verdict], now: datetime) -> list[Alert]:
         """Record what was decided without a frame; the words as recorded."""
         with self._database.transaction():
-            return self._put_verdicts(verdicts, None, now)
+            words = self._put_verdicts(verdicts, None, now)
+            self._audit_words(words, now)
+            for embryo_id in {one.subject.embryo_id for one in verdicts}:
+                if embryo_id is not None:  # what is watched of it is another now
+                    standing = {"standing": self.audit.standing(embryo_id)}
+                    self.audit.append("watched", f"embryo/{embryo_id}", standing, now)
+            return words
 
-    def put_aside(self, records: Iterable[FileRecord]) -> None:
+    def act(self, deed: Deed, now: datetime) -> Recorded:
+        """Record what a command changes, with its answer. Raises StorageError; then nothing has happened."""
+        freed: set[str] = set()
+        overlays: set[str] = set()
+        with self._database.transaction():
+            if deed.answered is not None:
+                self.commands.put(*deed.answered)
+            if deed.time_zero is not None:
+                self.commands.put_time_zero(deed.time_zero[0].embryo_id, deed.time_zero[1])
+            if deed.assessed is not None:
+                run, reading, assessment = deed.assessed
+                self.commands.put_assessment(run.embryo_id, reading, assessment, now)
+            if deed.ended is not None:
+                freed, overlays = self._end_run(deed.ended, "command", now), self.day5.end(deed.ended.embryo_id)
+            words = self._put_verdicts(deed.verdicts, None, now)
+            if deed.ended is not None:
+                self._audit_end(deed.ended, "command", now)
+            self.audit.append("command", deed.subject, self._with_standing(deed.subject, deed.audit), now)
+            self._audit_words(words, now)
+            freed = {digest for digest in freed if not self._named(digest)}
+            overlays = {digest for digest in overlays if not self.day5.named(digest)}
+        return Recorded([], words, freed, overlays)
+
+    def _with_standing(self, subject: str, body: Mapping[str, object]) -> dict[str, object]:
+        kind, _, embryo_id = subject.partition("/")
+        return {**body, "standing": self.audit.standing(embryo_id)} if kind == "embryo" else dict(body)
+
+    def put_aside(self, records: Sequence[FileRecord], now: datetime) -> None:
         """Record files that will not be judged, with the reason. The pictures stay where they are."""
         with self._database.transaction():
-            self.files.put(records)
+            touched = self.files.put(records)
+            aside: dict[str, dict[str, object]] = {}
+            for one in records:
+                row = self.audit.file(one.incubator, one.file.path)
+                aside.setdefault(one.incubator, {})[one.file.path] = [one.reason, row]
+            for incubator, files in aside.items():
+                body = {"aside": files, "files": self._files_of(touched)}
+                self.audit.append("put_aside", f"incubator/{incubator}", body, now)
+
+    # -- the audit -----------------------------------------------------------------------------------------------------
+
+    def begin(self, facts: Mapping[str, object], models: Mapping[str, object], now: datetime) -> None:
+        """A start: this software and boot, and what models serve, where that has changed. A journal from before there
+        was an audit is taken into it as it stands. Raises StorageError."""
+        with self._database.transaction():
+            if self.audit.head()[0] == 0:
+                self._adopt(now)
+            self.audit.append("start", "start", {**facts, "boot_id": self._boot_id}, now)
+            self.audit.append_change("models", "models", models, now)
+
+    def configured(self, config: Mapping[str, object], now: datetime) -> None:
+        """What the operator has set, where it is not what it was. Raises StorageError."""
+        with self._database.transaction():
+            self.audit.append_change("config", "config", config, now)
+
+    def seal(self, now: datetime) -> None:
+        """A clean stop: the digest of every row that no embryo's own row covers, so that until the next start the whole
+        file is held. Raises StorageError."""
+        with self._database.transaction():
+            self.audit.append("stop", "start", {"boot_id": self._boot_id, "rest": self.audit.rest()}, now)
+
+    def _adopt(self, now: datetime) -> None:
+        """Rows from before there was an audit: their digests as they are now."""
+        for kind, (table, column) in KEPT_ELSEWHERE.items():
+            about = "subject" if table == "alert" else "'embryo/' || embryo_id"
+            for key, subject in self._db.execute(f"SELECT {column}, {about} FROM {table}").fetchall():
+                self.audit.append_kept(kind, subject, key, {"adopted": True}, now)
+        for (embryo_id,) in self._db.execute("SELECT embryo_id FROM run ORDER BY number").fetchall():
+            body: dict[str, object] = {"adopted": True, "standing": self.audit.standing(embryo_id)}
+            body["files"] = self._files_of(self.files.frames_of(embryo_id))
+            body["features"] = self.features.digests(embryo_id)
+            self.audit.append("kept", f"embryo/{embryo_id}", body, now)
+        for incubator, files in self.files.aside().items():
+            aside = {path: [reason, self.audit.file(incubator, path)] for path, reason in files}
+            self.audit.append("put_aside", f"incubator/{incubator}", {"adopted": True, "aside": aside}, now)
+
+    def _audit_frame(
+        self, entry: Entry, stood: str, before: Mapping[str, str], touched: set[FrameOf], now: datetime
+    ) -> None:
+        """What a frame has made of an embryo: its reading, from which pictures, the memories before and after."""
+        embryo_id = entry.run.embryo_id
+        after = self._states_of(embryo_id)
+        told: dict[str, object] = {"standing": self.audit.standing(embryo_id), "files": self._files_of(touched)}
+        told["pictures"] = {str(one.plane_um): one.sha256 for one in entry.files if one.sha256 is not None}
+        told["states"] = {model: [before.get(model), after.get(model)] for model in sorted({*before, *after})}
+        if entry.features:
+            numbers = [(row.model, row.number) for row in entry.features]
+            told["features"] = self.features.digests(embryo_id, numbers)
+        if entry.reading is not None:
+            self.audit.append_kept("reading", f"embryo/{embryo_id}", entry.reading.id, told, now)
+        elif told["standing"] != stood or touched:
+            self.audit.append("kept", f"embryo/{embryo_id}", told, now)
+
+    def _audit_words(self, words: Iterable[Alert], now: datetime) -> None:
+        for word in words:
+            key = self.alerts.number(word)
+            self.audit.append_kept("alert", word.subject.key, key, {}, now)
+
+    def _audit_end(self, run: Run, reason: str, now: datetime) -> None:
+        body = {"why": reason, "standing": self.audit.standing(run.embryo_id)}
+        self.audit.append("run_ended", f"embryo/{run.embryo_id}", body, now)
+
+    def _files_of(self, frames: Iterable[FrameOf]) -> dict[str, str]:
+        return {"/".join(frame): self.audit.files(frame) for frame in frames}
+
+    def _states_of(self, embryo_id: str) -> dict[str, str]:
+        """model -> digest of what it remembers of an embryo."""
+        return dict(self._db.execute("SELECT model, digest FROM state WHERE embryo_id = ?", (embryo_id,)).fetchall())
 
     def _put_run(self, run: Run) -> None:
         self._db.execute(
@@ -211,6 +352,7 @@ class Journal:
 
     def runs(self, place: Place) -> list[Run]:
         """The runs in a well, oldest first."""
+        stated = self.commands.time_zeros(place.incubator, place.dish, place.well)
         rows = self._db.execute(
             "SELECT embryo_id, first, latest, stepped_order, stepped_h, insemination, spent, unconfirmed, ended "
             "FROM run WHERE incubator = ? AND dish = ? AND well = ? ORDER BY number",
@@ -228,6 +370,7 @@ class Journal:
                 spent=bool(spent),
                 unconfirmed=bool(unconfirmed),
                 ended=ended,
+                stated=stated.get(embryo_id),
             )
             for embryo_id, first, latest, stepped_order, stepped_h, insemination, spent, unconfirmed, ended in rows
         ]
@@ -239,6 +382,11 @@ class Journal:
             (embryo_id, frame_key),
         ).fetchone()
         return None if row is None else Reading.model_validate_json(row[0])
+
+    def newest_reading(self, embryo_id: str) -> str | None:
+        """The id of the reading that stands in the embryo's topic."""
+        row = self._db.execute("SELECT latest_reading FROM run WHERE embryo_id = ?", (embryo_id,)).fetchone()
+        return None if row is None else row[0]
 
     def earliest_readings(self, incubator: str, limit: int) -> list[Reading]:
         """The first revisions of an incubator's earliest frames, in order of time (or of frame number).

@@ -51,7 +51,9 @@ class Lookout:
             for share in self._shares
             if (silence := self._silence(share, embryos.get(share.name, 0))) is not None
         ]
-        return self._alarms.node(silences, shutil.disk_usage(self._storage).free, self._clock.now())
+        now = self._clock.now()
+        said = self._alarms.node(silences, shutil.disk_usage(self._storage).free, now)
+        return [*said, *self._alarms.remind(now)]
 
     def _silence(self, share: Share, embryos: int) -> Silence | None:
         """None while nobody can say: a share just begun, back or gone, and one with frames that wait to be judged."""

@@ -14,16 +14,17 @@ import numpy as np
 
 from engines.contract import Engine
 from engines.day5_models import Day5Models
-from engines.load import BUNDLED_MODELS, Loaded, find_manifest, load_engine
+from engines.load import BUNDLED_MODELS, GpuUse, Loaded, find_manifest, load_engine
 from engines.locate import LEAST_SIDE_PX
 from engines.segments import SegmentPolicy
 from engines.stages import StagePolicy
+from monitor import provenance
 from monitor.alarms import Alarms
+from monitor.alert_machine import Voice
 from monitor.alert_rules import DEFAULTS, Alerts
 from monitor.config import Engines, Incubator
 from monitor.day5_judge import Day5Judge
 from monitor.day5_work import OVERLAYS, Day5Work, Pictures
-from monitor.decide import Voice
 from monitor.errors import ConfigError, EngineError
 from monitor.intake import Intake
 from monitor.journal import Journal
@@ -31,7 +32,7 @@ from monitor.memory import IncubatorFacts, Memory
 from monitor.metrics import Metrics
 from monitor.observe import observe
 from monitor.pipeline import Pipeline
-from monitor.read import Speaker
+from monitor.read import Speaker, calibration_of
 from monitor.stages import Stages
 from monitor.states import StateFiles
 from monitor.timezero import TimeZero
@@ -40,24 +41,32 @@ from monitor.vocabulary import Clock, FocalStack, Observation
 log = logging.getLogger(__name__)
 
 
-def load_models(settings: Engines) -> Loaded:
-    """The blastocyst model and those beside it (stage, day 5), warm. Raises ConfigError that says what is missing."""
+def load_models(settings: Engines, builds: bool = False) -> Loaded:
+    """The blastocyst model and those beside it (stage, day 5), warm. Raises ConfigError that says what is missing.
+
+    `builds`: what a GPU here lacks is built beside the work, and serves once it has proven itself.
+    """
     folder = BUNDLED_MODELS if settings.models == "bundled" else Path(settings.models)
     try:
-        loaded = _loaded(settings, settings.blastocyst, "blastocyst", folder, "blastocyst")
-        stage = _loaded(settings, settings.stage, "stage", folder, "stage") if settings.stage else None
+        loaded = _loaded(settings, settings.blastocyst, "blastocyst", folder, "blastocyst", builds)
+        stage = _loaded(settings, settings.stage, "stage", folder, "stage", builds) if settings.stage else None
         if not settings.segmenter:
             return replace(loaded, stage=stage)
-        segmenter = _loaded(settings, settings.segmenter, "segmentation", folder, "segmenter")
-        graders = tuple(_loaded(settings, name, "grade", folder, "graders") for name in settings.graders)
+        segmenter = _loaded(settings, settings.segmenter, "segmentation", folder, "segmenter", builds)
+        graders = tuple(_loaded(settings, name, "grade", folder, "graders", builds) for name in settings.graders)
         Day5Models(segmenter, graders)
         return replace(loaded, stage=stage, segmenter=segmenter, graders=graders)
     except EngineError as fault:
         raise ConfigError(f"engines: {fault}") from fault
 
 
-def _loaded(settings: Engines, name: str, task: str, folder: Path, key: str) -> Loaded:
-    loaded = load_engine(find_manifest(name, folder), settings.device, settings.threads)
+def _loaded(settings: Engines, name: str, task: str, folder: Path, key: str, builds: bool) -> Loaded:
+    loaded = load_engine(
+        find_manifest(name, folder),
+        settings.device,
+        settings.threads,
+        GpuUse(Path(settings.plans) if settings.plans else None, builds),
+    )
     if loaded.manifest.task != task:
         raise ConfigError(f"engines.{key} = {name!r}: that model's task is {loaded.manifest.task!r}")
     for engine in loaded.engines:
@@ -137,7 +146,7 @@ def build_node(
     stages = None if loaded.stage is None else _stages(loaded.stage, journal, states, metrics)
     digests = {one.manifest.name: one.manifest.graph.sha256 for one in loaded.serving}
     voice = Voice(site, node)
-    alarms = Alarms(journal, rules, voice, live=boot_id is not None)
+    alarms = Alarms(journal, rules, voice, clock.now if boot_id is not None else None)
     overlays = _overlays(loaded, journal, storage)
     pipeline = Pipeline(
         policy,
@@ -146,7 +155,7 @@ def build_node(
         observer([source.incubator for source in sources], LEAST_SIDE_PX if manifest.preprocess.crop else 0),
         memory,
         journal,
-        Speaker(site, node, digests),
+        Speaker(site, node, digests, calibration_of(manifest.calibration), loaded.stage is not None),
         alarms,
         clock.now,
         lambda reason: metrics.step_failures.labels(manifest.name, reason).inc(),
@@ -163,6 +172,7 @@ def build_node(
     day5 = None
     if loaded.segmenter is not None and overlays is not None:
         day5 = _day5(loaded.segmenter, loaded.graders, sources, journal, overlays, voice, clock, metrics)
+    journal.begin(provenance.software(), provenance.models(loaded), clock.now())
     return Node(journal, memory, alarms, pipeline, intakes, time_zeros, manifest.name, day5)
 
 

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from engines.manifest import Preprocess
 from engines.segments import SegmentMemory, SegmentPolicy
-from monitor.alarms import Alarms
+from monitor.alarms import Alarms, Batch
 from monitor.assemble import Assembled
 from monitor.errors import EngineError
 from monitor.file_table import FileRecord
@@ -22,7 +22,7 @@ from monitor.fitting import Fitting
 from monitor.journal import Entry, Journal, Recorded
 from monitor.memory import Memory
 from monitor.read import Judgement, Speaker, make_reading
-from monitor.runs import Fate, Visit, after_visit
+from monitor.runs import Fate, Run, Visit, after_visit
 from monitor.stages import Staged, Stages
 from monitor.vocabulary import FocalStack, Observation
 
@@ -75,15 +75,24 @@ class Pipeline:
         visits = [self._memory.visit(self._observe(frame.stack)) for frame in frames]
         due = [index for index, visit in enumerate(visits) if visit.fate is Fate.STEP]
         judged = dict(zip(due, self._judge_all([Fitting(visits[index]) for index in due]), strict=True))
-        entries = [self._entry(frame, visits[i], judged.get(i)) for i, frame in enumerate(frames)]
+        batch = self._alarms.batch()
+        entries = [self._entry(frame, visits[i], judged.get(i), batch) for i, frame in enumerate(frames)]
         now = self._now()
         told = [entry.reading for entry in entries if entry.reading is not None]
-        recorded = self._journal.commit(entries, now, self._alarms.engine(self._model, told, now))
+        recorded = self._journal.commit(entries, now, batch.engine(self._model, told, now))
         for index, visit in enumerate(visits):
             self._remember(visit, judged.get(index))
         self._memory.drop_files(recorded.freed)
         self._drop_overlays(recorded.freed_overlays)
         return recorded
+
+    def forget(self, run: Run, recorded: Recorded) -> None:
+        """A run has ended without a frame that ended it: free what is held of its embryo."""
+        self._memory.forget(run.embryo_id)
+        if self._stages is not None:
+            self._stages.forget(run.embryo_id)
+        self._memory.drop_files(recorded.freed)
+        self._drop_overlays(recorded.freed_overlays)
 
     def _judge_all(self, fittings: Sequence[Fitting]) -> list[Judged]:
         """Every model's word about each frame."""
@@ -129,7 +138,7 @@ class Pipeline:
             for old, new, answer, fitting in zip(memories, after, answers, fittings, strict=True)
         ]
 
-    def _entry(self, frame: Assembled, visit: Visit, judged: Judged | None) -> Entry:
+    def _entry(self, frame: Assembled, visit: Visit, judged: Judged | None, batch: Batch) -> Entry:
         judgement = None if judged is None else judged.judgement
         stepped = judged is not None and (_answered(judged.judgement) or _remembers(judged.staged))
         reading = None
@@ -151,7 +160,7 @@ class Pipeline:
             files=_records(frame, visit.run.embryo_id),
             states=states,
             complete_at=frame.stack.complete_at,
-            verdicts=self._alarms.after(visit, reading),
+            verdicts=batch.after(visit, reading),
             features=() if staged is None else staged.features,
             elapsed_h=visit.elapsed_h,
         )

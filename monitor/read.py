@@ -5,15 +5,17 @@ A number that is not finite, or that a failed engine did not give, is told as ab
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from engines.segments import SegmentAnswer
 from engines.stages import StageAnswer
 from monitor.day5_body import Day5
+from monitor.lacks import intervals_of, lacks_of
 from monitor.runs import Fate, Visit
 from monitor.vocabulary import (
     Blastocyst,
+    Calibration,
     EmbryoName,
     FrameBody,
     Outcome,
@@ -40,11 +42,14 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Speaker:
-    """Who speaks: site, node, and the digests of the engines that serve (`engines` of every reading)."""
+    """Who speaks: site, node, and the digests of the engines that serve (`engines` of every reading); how the
+    blastocyst model is calibrated, and whether a stage model serves."""
 
     site: str
     node: str
     engines: dict[str, str]
+    calibration: Calibration | None = None
+    stages: bool = False
 
 
 def make_reading(
@@ -58,8 +63,11 @@ def make_reading(
     made of a frame of the embryo; a late word about an earlier frame has none."""
     stack, prior = visit.stack, visit.prior
     repeated = prior if visit.fate is Fate.REVISE else None
-    blastocyst, fault = _blastocyst(judgement)
-    frame = _frame(visit, repeated)
+    blastocyst, fault = _blastocyst(judgement, speaker.calibration)
+    frame, stage, outcome = _frame(visit, repeated), _stage(visit, judgement), _outcome(visit, fault)
+    quality = _quality(visit, frame, judgement, fault, extra_flags, repeated)
+    answer = None if judgement is None else judgement.answer
+    lacks = lacks_of(outcome, blastocyst, answer, stage, speaker.stages, frame.hpi, set(quality.flags))
     embryo_id = visit.run.embryo_id if prior is None else prior.embryo.embryo_id
     revision = 1 if prior is None else prior.revision + 1
     return Reading(
@@ -71,11 +79,12 @@ def make_reading(
             incubator=stack.place.incubator, dish=stack.place.dish, well=stack.place.well, embryo_id=embryo_id
         ),
         frame=frame,
-        outcome=_outcome(visit, fault),
+        outcome=outcome,
         blastocyst=blastocyst if repeated is None else repeated.blastocyst,
-        stage=_stage(visit, judgement) if repeated is None else repeated.stage,
+        stage=stage if repeated is None else repeated.stage,
         day5=repeated.day5 if repeated is not None else None if visit.out_of_order else day5,
-        quality=_quality(visit, frame, judgement, fault, extra_flags, repeated),
+        lacks=lacks if repeated is None else repeated.lacks,
+        quality=quality,
         engines=speaker.engines if repeated is None else repeated.engines,
     )
 
@@ -126,7 +135,15 @@ def _quality(
     return Quality(fit=observation.fit, flags=tuple(sorted(flags)), measured=observation.measured)
 
 
-def _blastocyst(judgement: Judgement | None) -> tuple[Blastocyst | None, str | None]:
+def calibration_of(told: Mapping[str, object]) -> Calibration | None:
+    """What a manifest says of how its probabilities were calibrated; None where it says nothing."""
+    method, fitted_on, ece = (told.get(name) for name in ("method", "fitted_on", "ece_after"))
+    if method is None or fitted_on is None:
+        return None
+    return Calibration(method=str(method), fitted_on=str(fitted_on), ece=ece if isinstance(ece, float) else None)
+
+
+def _blastocyst(judgement: Judgement | None, calibration: Calibration | None) -> tuple[Blastocyst | None, str | None]:
     if judgement is None:
         return None, None
     if judgement.answer is None:
@@ -142,6 +159,7 @@ def _blastocyst(judgement: Judgement | None) -> tuple[Blastocyst | None, str | N
         state_age_h=None if age_h is None else round(age_h, 4),
         segments_missed=judgement.answer.segments_missed,
         spread=None if spread is None else round(spread, PROBABILITY_DIGITS),
+        calibration=calibration,
     )
     return told, None
 
@@ -160,15 +178,19 @@ def _stage(visit: Visit, judgement: Judgement | None) -> Stage | None:
     def hours(by_phase: dict[int, float], shift_h: float = 0.0) -> dict[str, float]:
         return {classes[phase]: round(hour + shift_h, HOUR_DIGITS) for phase, hour in by_phase.items()}
 
+    onsets_h, onsets_sd_h = hours(said.onsets_h, shift_h), hours(said.onsets_sd_h)
+    intervals_h, intervals_sd_h = intervals_of(onsets_h, onsets_sd_h)
     return Stage(
         live=classes[said.live],
         live_probability=probabilities[said.live],
         revised=classes[said.revised],
         probabilities=dict(zip(classes, probabilities, strict=True)),
-        onsets_h=hours(said.onsets_h, shift_h),
-        onsets_sd_h=hours(said.onsets_sd_h),
+        onsets_h=onsets_h,
+        onsets_sd_h=onsets_sd_h,
         onsets_since="insemination" if known else "first_frame",
         stepped_back=said.fallen_back,
+        intervals_h=intervals_h,
+        intervals_sd_h=intervals_sd_h,
     )
 
 

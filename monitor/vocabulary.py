@@ -212,17 +212,27 @@ class FrameBody(Body):
     sources: tuple[str, ...]
 
 
+class Calibration(Body):
+    """How a model's probabilities were brought in line with what came true, on what, and how far off they still are
+    there (`ece`: expected calibration error)."""
+
+    method: str
+    fitted_on: str
+    ece: float | None = None
+
+
 class Blastocyst(Body):
     """P(blastocyst) and the age of the memory it rests on (hours; null before the first cache is committed).
 
     `spread`: largest less smallest probability when the segment's first fit frame is judged with planes taken away;
-    null where the model is not asked so, or only one plane was there.
+    null where the model is not asked so, or only one plane was there. `calibration`: null where the model has none.
     """
 
     probability: float = Field(ge=0, le=1)
     state_age_h: float | None
     segments_missed: int
     spread: float | None = None
+    calibration: Calibration | None = None
 
 
 class Stage(Body):
@@ -232,7 +242,8 @@ class Stage(Body):
     raw posterior. `revised`: where the likeliest path that never steps back stands now, and `onsets_h` where it entered
     its phases, with the standard deviation of each over all such paths: hours after `onsets_since`. The phase of the
     first frame has no onset. `stepped_back`: the raw posterior stands below the cell count that was reached (reverse
-    cleavage, or an error); nothing of it is decoded away.
+    cleavage, or an error); nothing of it is decoded away. `intervals_h`: cc2 (t3 - t2), s2 (t4 - t3), cc3 (t5 - t3), s3
+    (t8 - t5), those of which both onsets are known, with the standard deviation as if the two erred apart.
     """
 
     live: str
@@ -243,6 +254,8 @@ class Stage(Body):
     onsets_sd_h: dict[str, float]
     onsets_since: Literal["insemination", "first_frame"]
     stepped_back: bool
+    intervals_h: dict[str, float] = Field(default_factory=dict)
+    intervals_sd_h: dict[str, float] = Field(default_factory=dict)
 
 
 class Quality(Body):
@@ -257,7 +270,8 @@ class Reading(Body):
     """What is told of one frame of one embryo: schema `pellucid.reading/1`.
 
     `id` is stable: the same fact has the same id however often it is sent. `seq` counts readings, events and alerts of
-    this node without gaps; it and `boot_id` are absent from a replay, where nothing is sent.
+    this node without gaps; it and `boot_id` are absent from a replay, where nothing is sent. `lacks`: what is not said,
+    or rests on too little, and why, in words of a closed set.
     """
 
     schema_: Literal["pellucid.reading/1"] = Field(default="pellucid.reading/1", alias="schema")
@@ -273,6 +287,7 @@ class Reading(Body):
     blastocyst: Blastocyst | None
     stage: Stage | None = None
     day5: Day5 | None = None
+    lacks: dict[str, str] = Field(default_factory=dict)
     quality: Quality
     engines: dict[str, str]
     intended_use: str = INTENDED_USE

@@ -18,6 +18,7 @@ from training.amsnet import ablation, batches, checkpoint, export, train, valida
 from training.amsnet.batches import Pupil  # noqa: E402
 from training.amsnet.lesson import RECIPES, Signs, forget_the_past, outcome_loss  # noqa: E402
 from training.amsnet.model import AMSNet, AMSNetConfig  # noqa: E402
+from training.amsnet.reclaim import measure_norms, reclaim  # noqa: E402
 from training.amsnet.run import Limits, Run  # noqa: E402
 from training.amsnet.targets import NO_PHASE, SIGNS, Teacher, targets_of  # noqa: E402
 from training.datasets.embryo import PHASES  # noqa: E402
@@ -60,7 +61,7 @@ class Drawn:
         return self.life.reaches_blastocyst
 
     def stack(self, t: int) -> np.ndarray:
-        return np.random.default_rng((self.seed, t)).integers(0, 256, (3, 32, 32), np.uint8)
+        return np.random.default_rng((self.seed, t)).integers(0, 256, (len(self.planes_um), 32, 32), np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +232,66 @@ def test_settled_norms_stay_while_clips_are_learned(pupils: list[Pupil], tmp_pat
     assert torch.equal(norm.running_mean, before) and before.any()
 
 
+@pytest.fixture(scope="module")
+def bundled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, checkpoint.Checkpoint]:
+    """An export, and the network it was made of: norms far from the identity, a shift that is used."""
+    source = checkpoint.with_random_weights(TINY, 7)
+    source.width_in_well_radii = 1.45
+    return export.export(source, tmp_path_factory.mktemp("bundle"), "tiny", tolerance=5e-5), source
+
+
+def clip_of(frames: torch.Tensor, model: AMSNet) -> torch.Tensor:
+    with torch.inference_mode():
+        return model.eval()(frames, None, torch.tensor([[[40.0, 1.0]] * 4]))
+
+
+def test_a_run_begun_from_an_export_is_the_very_network_that_was_exported(
+    bundled: tuple[Path, checkpoint.Checkpoint], pupils: list[Pupil], tmp_path: Path
+) -> None:
+    """Norms measured anew, kernels of a fresh one's size, pixels scaled as they were: the same answers."""
+    manifest, source = bundled
+    run = Run(RECIPE, TINY, pupils, Limits(4), tmp_path / "a.pt", first_weights=manifest)
+    frames = torch.rand(1, 4, 3, 32, 32)
+    torch.testing.assert_close(clip_of(frames, run.model), clip_of(frames, source.model), atol=1e-4, rtol=1e-4)
+    assert (run.kept.mean, run.kept.std) == (source.mean, source.std)
+    assert run.kept.width_in_well_radii == 1.45
+    block = run.model.res2[0].conv2
+    assert float(block.conv.weight.detach().std()) == pytest.approx((2 / (32 * 9)) ** 0.5, rel=0.1)
+    run.go_on(say=False)
+    assert not torch.equal(clip_of(frames, run.model), clip_of(frames, source.model))
+
+
+def test_measured_norms_see_in_training_what_they_say_in_use(bundled: tuple[Path, checkpoint.Checkpoint]) -> None:
+    """A batch's own mean and variance are then about the kept ones, so that training does not begin with a jump."""
+    kept, frames = reclaim(bundled[0], TINY), torch.randn(32, 1, 3, 32, 32)
+    before = kept.model(frames)
+    measure_norms(kept.model, lambda: kept.model.features(frames))
+    norm = kept.model.res3[0].conv1.norm
+    assert norm.running_mean.abs().max() > 0.05 and (norm.running_var - 1).abs().max() > 0.05
+    torch.testing.assert_close(kept.model(frames), before, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(kept.model.train()(frames), before, atol=0.02, rtol=0.02)
+
+
+def test_an_export_of_another_network_is_refused(bundled: tuple[Path, checkpoint.Checkpoint], tmp_path: Path) -> None:
+    """By shape, by a weight that is not there, and by what the graph answers."""
+    with pytest.raises(ValueError, match="another network"):
+        reclaim(bundled[0], replace(TINY, planes=5))
+    with pytest.raises(ValueError, match=r"no weight 'head.weight'"):
+        reclaim(bundled[0], replace(TINY, hours=False))
+    with pytest.raises(ValueError, match="differs from its graph"):
+        reclaim(bundled[0], replace(TINY, affinity_scale=0.01))
+
+
+def test_a_run_begun_from_our_checkpoint_scales_pixels_as_they_were(pupils: list[Pupil], tmp_path: Path) -> None:
+    """Whoever goes on from weights must show them the pictures they know."""
+    source = checkpoint.with_random_weights(TINY, 7)
+    source.mean, source.std = 0.31, 0.19
+    checkpoint.save(tmp_path / "first.pt", source)
+    run = Run(RECIPE, TINY, pupils, Limits(4), tmp_path / "a.pt", first_weights=tmp_path / "first.pt")
+    assert (run.kept.mean, run.kept.std) == (0.31, 0.19)
+    assert torch.equal(run.model.res1[0].conv1.conv.weight, source.model.res1[0].conv1.conv.weight)
+
+
 def test_a_resnets_weights_from_a_local_file_fit_the_papers_network(tmp_path: Path) -> None:
     """torchvision's names: all but the classifier are taken, a stem for colours as the sum over them."""
     with torch.device("meta"):
@@ -281,11 +342,7 @@ def test_judging_step_by_step_says_what_the_clip_says(pupils: list[Pupil]) -> No
     config = AMSNetConfig("small", planes=7, input_px=32, hours=True)
     kept = checkpoint.with_random_weights(config, 0)
 
-    class Seven(Drawn):
-        def stack(self, t: int) -> np.ndarray:
-            return np.random.default_rng((self.seed, t)).integers(0, 256, (7, 32, 32), np.uint8)
-
-    embryo = Seven(3, planes_um=(-45, -30, -15, 0, 15, 30, 45))
+    embryo = Drawn(3, planes_um=(-45, -30, -15, 0, 15, 30, 45))
     judged = validation.judge(kept, [Pupil(embryo, pupils[3].targets)], with_spread=True)[0]
     x = torch.stack([torch.from_numpy(embryo.stack(t).astype(np.float32)) / 255 for t in range(40)])
     hours = torch.tensor([[hour, 1.0] for hour in embryo.hours_h], dtype=torch.float32)
@@ -359,6 +416,21 @@ def test_a_network_of_fewer_planes_is_finished_with_the_planes_it_was_given(
     assert checkpoint.state_id(again) == checkpoint.state_id(kept)
 
 
+def test_early_embryos_are_other_seeds_and_every_drawn_frame_is_as_likely(
+    teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole clip of twice the length is there twice; the manifest tells how many were early ones."""
+    monkeypatch.setattr(train, "fill", lambda *_: iter(()))
+    words = "--embryos 3 --early-embryos 4 --frames 1 --last-hour 168 --early-last-hour 84 --cache"
+    chosen = train.parser().parse_args([*words.split(), str(tmp_path)])
+    pupils = train.taught(chosen, 112, teacher)
+    assert [pupil.embryo.name for pupil in pupils] == ["0", "1", "2", "0", "1", "2", "3", "4", "5", "6"]
+    assert pupils[6].embryo.hours_h[-1] < 90 < 160 < pupils[0].embryo.hours_h[-1]
+    assert train._embryos_of(pupils) == "7 drawn embryos (4 of them early on only)"
+    assert train._embryos_of(pupils[:6]) == "3 drawn embryos"
+    assert train.main(["--embryos", "899999", "--early-embryos", "2"]) == 2
+
+
 def test_help_names_every_part_of_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     """`--help` is the manual."""
     with pytest.raises(SystemExit):
@@ -374,6 +446,18 @@ def test_every_row_of_the_ablation_is_another_network_and_is_held_against_one_th
     assert len({row.config(32) for row in ablation.ROWS}) == len(names) == 8
     assert all(row.against is None or row.against in names[: names.index(row.name)] for row in ablation.ROWS)
     assert {row.planes for row in ablation.ROWS} == {1, 3, 5, 7}
+
+
+@pytest.mark.parametrize("row", ablation.ROWS, ids=lambda row: row.name)
+def test_every_row_of_the_ablation_can_be_trained_and_judged(
+    row: ablation.Row, teacher: Teacher, tmp_path: Path
+) -> None:
+    """Also the plain network of one plane, which has neither a reduction nor a state."""
+    planes_um = (-45, -30, -15, 0, 15, 30, 45)
+    embryos = [Drawn(seed, planes_um=planes_um) for seed in range(3)]
+    pupils = [Pupil(embryo, targets_of(embryo, teacher)) for embryo in embryos]
+    answers = ablation.train_row(row, pupils, pupils, Limits(2), 32, tmp_path, 0)
+    assert answers["steps"] == 2 and all(len(said) == 3 for said in answers["probability"].values())
 
 
 def test_a_row_sees_the_middle_planes_of_the_same_embryo_shrunk(pupils: list[Pupil]) -> None:

@@ -102,6 +102,7 @@ ENVIRONMENT = {
     "ENGINES__SEGMENTER": ("i2cnet", lambda read: read.engines.segmenter, "i2cnet"),
     "ENGINES__GRADERS": ('["gardner", "memebg"]', lambda read: read.engines.graders, ("gardner", "memebg")),
     "ENGINES__THREADS": ("2", lambda read: read.engines.threads, 2),
+    "ENGINES__PLANS": ("/plans", lambda read: read.engines.plans, "/plans"),
     "HTTP__HOST": ("localhost", lambda read: read.http.host, "localhost"),
     "HTTP__PORT": ("0", lambda read: read.http.port, 0),
     "HTTP__TOKEN_FILE": ("/t", lambda read: read.http.token_file, Path("/t")),

@@ -11,17 +11,20 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from monitor.alert import Alert, AlertState, AlertSubject, Evidence
+from monitor.alert_machine import EMPTY, Signal, Voice, Watching, advance, end
 from monitor.alert_rules import (
     DEFAULTS,
     KINDS,
     Alerts,
+    Checkpoint,
     FrameGap,
     ImagingDegraded,
     LowBlastocystProbability,
     Rule,
     StorageLow,
 )
-from monitor.decide import EMPTY, TEXTS, Signal, Voice, Watching, advance, end, hear
+from monitor.alert_texts import OF_INCUBATOR, TEXTS
+from monitor.decide import hear
 from monitor.vocabulary import Blastocyst, EmbryoName, FrameBody, Outcome, Quality, Reading, reading_id
 from tests.house import START
 
@@ -226,6 +229,52 @@ def low(**facts: object) -> list[Reading]:
     return [reading(k * 30, **{"probability": 0.05, **facts}) for k in range(15)]  # type: ignore[arg-type]
 
 
+def checked(first_hpi: float, probability: float, hours: int = 14) -> list[Reading]:
+    """A frame each hour, from an hour post insemination on."""
+    return [
+        reading(60 * k, probability=probability, hpi=first_hpi + k).model_copy(update={"id": f"{first_hpi + k}"})
+        for k in range(hours)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first_hpi", "probability", "said"),
+    [
+        (60.0, 0.05, [("day3", 68.0)]),
+        (60.0, 0.06, []),
+        (65.0, 0.05, [("day3", 71.0)]),  # it must have lasted six hours
+        (69.0, 0.05, []),  # its first frame came too late for the check
+        (84.0, 0.10, [("day4", 92.0)]),
+        (84.0, 0.11, []),
+        (91.0, 0.10, [(None, 102.0)]),  # no time left for the check of day 4: told from 96 h on
+    ],
+)
+def test_the_probability_is_looked_at_on_day_3_and_day_4_each_with_its_own_limit(
+    first_hpi: float, probability: float, said: list[tuple[str | None, float]]
+) -> None:
+    words = hear_all(checked(first_hpi, probability))
+    assert [(word.evidence.values.get("check"), word.evidence.values["hpi"]) for word in words] == said
+    for word in words:
+        limit = {"day3": 0.05, "day4": 0.10, None: 0.10}[word.evidence.values.get("check")]  # type: ignore[index]
+        assert (word.kind, word.limits.enter) == ("low_blastocyst_probability", limit)
+
+
+def test_one_low_probability_is_one_alert_from_day_3_to_day_5() -> None:
+    words = hear_all([*checked(60.0, 0.03, 60)])
+    assert told(words) == [("low_blastocyst_probability", "raised")]
+    better = hear_all([*checked(60.0, 0.03, 20), *checked(80.0, 0.3, 4), *checked(84.0, 0.03, 40)])
+    assert [(word.state.value, word.evidence.values.get("check")) for word in better] == [
+        ("raised", "day3"), ("cleared", "day3"), ("raised", "day4")
+    ]  # fmt: skip
+
+
+def test_a_check_that_is_switched_off_says_nothing() -> None:
+    rules = Alerts(low_blastocyst_probability=LowBlastocystProbability(day3=Checkpoint(hpi=68, enter=0)))
+    assert hear_all(checked(60.0, 0.0), rules) == []
+    with pytest.raises(ValidationError, match=r"must be above day4\.enter"):
+        LowBlastocystProbability(day4=Checkpoint(hpi=92, enter=0.2))
+
+
 @pytest.mark.parametrize(
     ("facts", "raised"),
     [
@@ -294,7 +343,8 @@ def test_limits_on_the_wrong_side_of_each_other_are_refused() -> None:
 
 def test_every_kind_has_its_limits_its_words_and_a_paragraph_in_the_runbook() -> None:
     runbook = (Path(__file__).resolve().parents[1] / "deploy" / "runbook.md").read_text()
-    assert set(Alerts.model_fields) == set(KINDS)
+    assert set(Alerts.model_fields) == {*KINDS, "most_wells", "quiet"}
+    assert set(OF_INCUBATOR) < set(KINDS)
     assert set(TEXTS) == set(KINDS)
     for kind in KINDS:
         assert f"\n## {kind}\n" in runbook

@@ -29,11 +29,6 @@ BOARDS: dict[str, dict[str, Any]] = {
     path.stem: json.loads(path.read_text()) for path in (DEPLOY / "grafana" / "dashboards").glob("*.json")
 }
 GRAFANA = jsonschema.Draft7Validator(json.loads((Path(__file__).parent / "grafana_dashboard.schema.json").read_text()))
-# named by the rules and dashboards before the code has them; must become empty, and may not name what exists
-PENDING = {
-    *("pellucid_gpu_memory_bytes", "pellucid_gpu_power_watts"),
-    *("pellucid_gpu_temperature_celsius", "pellucid_gpu_throttled"),
-}
 
 
 def existing() -> set[str]:
@@ -52,8 +47,7 @@ def named(text: str) -> set[str]:
 def test_every_metric_the_rules_use_exists() -> None:
     used = set().union(*(named(rule["expr"]) for rule in RULES))
     assert len(used) > 20
-    assert used - existing() <= PENDING
-    assert not PENDING & existing(), "no longer pending: take them off the list"
+    assert used <= existing()
 
 
 def test_every_alert_is_tested_where_it_rings_and_where_it_is_silent() -> None:
@@ -79,7 +73,7 @@ def test_the_series_of_rule_tests_carry_the_labels_the_metrics_have() -> None:
     for one in RULE_TESTS:
         for series in one.get("input_series", ()):
             name, _, rest = series["series"].partition("{")
-            if name != "up" and name not in PENDING:
+            if name != "up":
                 base = re.sub(r"_(bucket|total)$", "", name)
                 given = set(re.findall(r"(\w+)=", rest)) - {"job", "instance", "node"}
                 assert given <= labels[base], series["series"]
@@ -97,7 +91,7 @@ def test_every_metric_the_dashboards_use_exists() -> None:
     assert set(BOARDS) == {"fleet", "incubator", "engine-room"}
     used = set().union(*(metrics for board in BOARDS.values() for _, _, metrics in panels(board)))
     assert len(used) > 25
-    assert used - existing() <= PENDING
+    assert used <= existing()
 
 
 def test_every_metric_of_the_monitor_is_looked_at_by_some_panel() -> None:

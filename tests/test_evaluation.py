@@ -378,6 +378,18 @@ def test_the_command_writes_tables_and_pictures_and_tells_of_days_on_which_nobod
     assert told["stream"]["agrees"] and told["stream"]["worst_on_representatives"] <= 1e-5
     with pytest.raises(SystemExit):
         evaluate.main([*line, "--stream-window", "61:60"])
+    _the_figures_go_into_the_manifest_of_these_weights_only(exported[0], tmp_path / "out" / "report.json")
+
+
+def _the_figures_go_into_the_manifest_of_these_weights_only(weights: Path, report_path: Path) -> None:
+    from training.amsnet import checkpoint
+
+    state_id, told = checkpoint.state_id(checkpoint.load(weights)), json.loads(report_path.read_text())
+    found, day3 = report.figures_of(report_path, state_id), next(day for day in told["days"] if day["day"] == 3)
+    assert found["test_embryos"] == 6 and found["test_auc_day3"] == day3["auc"][OURS]["value"]
+    assert "test_auc_day5" not in found, "nobody was left on day 5"
+    with pytest.raises(ValueError, match="other weights"):
+        report.figures_of(report_path, "0" * 64)
 
 
 @pytest.mark.train

@@ -32,18 +32,21 @@ def imports(folder: str) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("library", "home"),
     [
-        ("onnxruntime", {"engines/onnxruntime_engine.py"}),
+        ("onnxruntime", {*("engines/onnxruntime_engine.py", "engines/precision.py", "engines/fake_device.py")}),
+        ("onnx", {"engines/precision.py"}),
         ("sqlite3", {"monitor/database.py"}),
         ("watchdog", {"monitor/waker.py"}),
         ("PIL", {"monitor/pictures.py"}),
         ("paho", {"monitor/mqtt_session.py", "monitor/subscriber.py"}),
         ("amqtt", {"monitor/broker.py"}),
         ("prometheus_client", {*("monitor/metrics.py", "monitor/endpoints.py", "monitor/replay.py")} | {
+            "monitor/rehearsal/record.py",
             "monitor/demo.py", "monitor/cli.py", "monitor/way.py"
         }),
         ("torch", set()),
-        ("tensorrt", set()),
-        ("pycuda", set()),
+        ("tensorrt", {"engines/nvidia.py"}),
+        ("tensorrt_rtx", {"engines/nvidia.py"}),
+        ("pycuda", {"engines/pycuda_device.py"}),
         ("training", set()),
     ],
 )  # fmt: skip

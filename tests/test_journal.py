@@ -20,7 +20,7 @@ from monitor.file_table import FileRecord
 from monitor.journal import Entry, Journal
 from monitor.node import Node
 from monitor.states import StateFiles
-from monitor.vocabulary import FileSeen, Place
+from monitor.vocabulary import FileSeen, Moment, Place
 from tests.house import PLANES_UM, START, FakeClock, node_over, picture, plane_path, scripted, take_all, write_frame
 
 
@@ -80,8 +80,8 @@ def test_session_numbers_grow_over_restarts(tmp_path: Path) -> None:
 
 def test_a_file_put_aside_is_known_and_a_changed_one_is_recorded_anew(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "a")
-    journal.put_aside([FileRecord("inc1", FileSeen("a+b.jpg", 3, 7), reason="truncated")])
-    journal.put_aside([FileRecord("inc1", FileSeen("a+b.jpg", 4, 8), reason="truncated")])
+    journal.put_aside([FileRecord("inc1", FileSeen("a+b.jpg", 3, 7), reason="truncated")], START)
+    journal.put_aside([FileRecord("inc1", FileSeen("a+b.jpg", 4, 8), reason="truncated")], START)
     assert journal.files.known("inc1") == {"a+b.jpg": (4, 8)}
     assert journal.files.known("inc2") == {}
 
@@ -379,9 +379,10 @@ from monitor.file_table import FileRecord
 from monitor.journal import Journal
 from monitor.vocabulary import FileSeen
 from pathlib import Path
+from tests.house import START
 journal = Journal(Path(sys.argv[1]), "a")
 for k in range(10**6):
-    journal.put_aside([FileRecord("inc1", FileSeen(f"{k}.jpg", 1, 1), reason="truncated")])
+    journal.put_aside([FileRecord("inc1", FileSeen(f"{k}.jpg", 1, 1), reason="truncated")], START)
     print(k, flush=True)
 """
 
@@ -389,7 +390,10 @@ for k in range(10**6):
 def test_what_was_committed_survives_kill_9(tmp_path: Path) -> None:
     for _ in range(3):
         with subprocess.Popen(
-            [sys.executable, "-c", _WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", _WRITER, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).resolve().parents[1],
         ) as writer:
             assert writer.stdout is not None
             said = [int(writer.stdout.readline()) for _ in range(50)]
@@ -402,9 +406,9 @@ def test_what_was_committed_survives_kill_9(tmp_path: Path) -> None:
 def test_a_file_of_many_pages_has_a_row_for_each_and_a_new_version_leaves_none_of_the_old(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "a")
     before, after = FileSeen("s.tif", 10, 1), FileSeen("s.tif", 20, 2)
-    journal.put_aside([FileRecord("inc1", before, page=page, sha256="x") for page in range(7)])
+    journal.put_aside([FileRecord("inc1", before, page=page, sha256="x") for page in range(7)], START)
     assert journal.files.known("inc1") == {"s.tif": (10, 1)}
-    journal.put_aside([FileRecord("inc1", after, page=page, reason="pages") for page in range(5)])
+    journal.put_aside([FileRecord("inc1", after, page=page, reason="pages") for page in range(5)], START)
     assert journal.files.known("inc1") == {"s.tif": (20, 2)}
     journal.close()
     with sqlite3.connect(tmp_path / "journal.sqlite") as db:
@@ -446,3 +450,18 @@ def test_frames_with_numbers_only_stand_in_order_of_the_number(tmp_path: Path) -
     take_all(node)
     assert [reading.frame.run for reading in node.journal.earliest_readings("inc1", 3)] == [8, 9, 10]
     assert [reading.frame.run for reading in node.journal.latest_readings("inc1", 3)] == [10, 11, 12]
+
+
+def test_finding_a_frames_files_costs_the_same_however_many_files_its_incubator_has(tmp_path: Path) -> None:
+    journal, place, steps = Journal(tmp_path, "a"), Place("inc1", "D1", "1"), []
+    for count in (10, 500):
+        files = [FileRecord("inc1", FileSeen(f"{k}.jpg", 1, 1), place, "e", f"run{k}", 0, "x") for k in range(count)]
+        journal.put_aside(files, START)
+        said = [0]
+        journal._db.set_progress_handler(lambda said=said: said.__setitem__(0, said[0] + 1), 1)
+        journal.files.judged_from(place, "e", "run5")
+        journal.files.of_frame(place, Moment(run=5), None)
+        journal.audit.files(("inc1", "D1", "1", "run5"))
+        journal._db.set_progress_handler(None, 0)
+        steps.append(said[0])
+    assert steps[1] <= steps[0] + 20

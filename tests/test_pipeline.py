@@ -362,13 +362,13 @@ def test_a_reading_has_exactly_the_keys_of_the_contract(tmp_path: Path, clock: F
     body = json.loads(reading.body())
     assert set(body) == {
         *("schema", "id", "seq", "boot_id", "occurred_at", "revision", "supersedes", "embryo", "frame", "outcome"),
-        *("blastocyst", "stage", "day5", "quality", "engines", "intended_use"),
+        *("blastocyst", "stage", "day5", "lacks", "quality", "engines", "intended_use"),
     }
     assert set(body["embryo"]) == {"incubator", "dish", "well", "embryo_id"}
     assert set(body["frame"]) == {
         *("captured_at", "run", "hpi", "hpi_source", "planes", "missing_planes", "sources"),
     }
-    assert set(body["blastocyst"]) == {"probability", "state_age_h", "segments_missed", "spread"}
+    assert set(body["blastocyst"]) == {"probability", "state_age_h", "segments_missed", "spread", "calibration"}
     assert set(body["quality"]) == {"fit", "flags", "measured"}
     assert set(body["quality"]["measured"]) == {"mean_gray", "contrast_gray", "sharpness", "sharpest_plane_um"}
     assert (body["schema"], body["occurred_at"]) == ("pellucid.reading/1", "2026-01-05T08:00:00Z")

@@ -50,13 +50,14 @@ def test_a_reading_tells_the_stage_with_exactly_the_keys_of_the_contract(tmp_pat
     stage = json.loads(told[-1].body())["stage"]
     assert set(stage) == {
         *("live", "live_probability", "revised", "probabilities", "onsets_h", "onsets_sd_h", "onsets_since"),
-        "stepped_back",
+        *("stepped_back", "intervals_h", "intervals_sd_h"),
     }
     assert (stage["live"], stage["revised"], stage["live_probability"]) == ("t8", "t8", 0.9)
     assert list(stage["probabilities"]) == list(PHASES)
     assert stage["onsets_since"] == "insemination"
     # the scripted head answers with a mean of three frames: it is two late, and passes t3, t5 and t7 on its way
     assert (stage["onsets_h"]["t4"], stage["onsets_h"]["t8"]) == (29.0, 31.5)
+    assert stage["intervals_h"]["s2"] == stage["onsets_h"]["t4"] - stage["onsets_h"]["t3"]
     assert list(stage["onsets_h"]) == list(stage["onsets_sd_h"]) == ["t3", "t4", "t5", "t7", "t8"]
     assert all(0 < sd_h < 1 for sd_h in stage["onsets_sd_h"].values())
     assert set(told[-1].engines) == {"scripted", "scripted-stage"}
@@ -223,7 +224,7 @@ def test_a_journal_from_before_there_were_stages_goes_on(tmp_path: Path, clock: 
     take_all(node)
     node.journal.close()
     with sqlite3.connect(tmp_path / "store" / "journal.sqlite") as db:
-        for later in ("feature", "judged", "day5"):
+        for later in ("feature", "judged", "day5", "audit"):
             db.execute(f"DROP TABLE {later}")
         db.execute(f"PRAGMA user_version = {BEFORE_FEATURES}")
     db.close()

@@ -23,6 +23,7 @@ SEGMENT_H = 6.0  # section 4.1
 HOUR_HIDDEN = 0.3  # share of clips whose insemination nobody entered
 LATE_START = 0.3
 LATE_H = 114.0  # by then whoever reaches the blastocyst stage has nearly done so
+CLEAVED_H = 22.0  # before it hardly any embryo has cleaved: there are no fragments and cells to be seen
 
 
 @dataclass(frozen=True)
@@ -183,10 +184,14 @@ def make_batch(
 def frames_batch(
     pupils: Sequence[Pupil], rows: int, present: Sequence[int], rng: np.random.Generator, mean: float, std: float
 ) -> Batch:
-    """Single frames of `rows` different embryos, each as its embryo's first: T = 1. Fewer after day 5, all alike."""
+    """Single frames of `rows` different embryos, each as its embryo's first: T = 1.
+
+    Fewer after day 5, all alike, and before the first cleavage, which tell little.
+    """
     moments: list[tuple[Pupil, list[int]]] = []
     for i in rng.choice(len(pupils), rows, replace=rows > len(pupils)):
-        weight = np.where(pupils[i].embryo.hours_h < LATE_H, 1.0, 0.4)
+        hours_h = pupils[i].embryo.hours_h
+        weight = np.where((hours_h >= CLEAVED_H) & (hours_h < LATE_H), 1.0, 0.4)
         moments.append((pupils[i], [int(rng.choice(len(weight), p=weight / weight.sum()))]))
     return make_batch(moments, 1, present, rng, mean, std)
 

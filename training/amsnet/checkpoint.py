@@ -105,6 +105,15 @@ def load_first_weights(model: AMSNet, path: Path) -> list[str]:
     return sorted(taken)
 
 
+def scale_of(path: Path) -> tuple[float, float] | None:
+    """Mean and deviation of the pixels that the weights in this file were trained on; None where it does not say.
+
+    Weights that are gone on from see pictures as they always did, or the first layers begin again.
+    """
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    return (content["mean"], content["std"]) if content.get("schema") == SCHEMA else None
+
+
 def _from_resnet(given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """torchvision's names -> ours: conv1, bn1, layer<n>.<i>.conv<k>, bn<k>, downsample.0, .1."""
     renamed = {}

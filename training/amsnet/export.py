@@ -34,6 +34,7 @@ from training.amsnet import checkpoint as checkpoints
 from training.amsnet.blocks import ConvNorm, Memory, ShiftedBottleneck
 from training.amsnet.checkpoint import Checkpoint
 from training.amsnet.model import AMSNet, AMSNetConfig
+from training.amsnet.report import figures_of
 
 OPSET = 18
 SOURCE = "AMSNet: early blastocyst development prediction from time-lapse videos (reimplemented)"
@@ -140,7 +141,8 @@ def manifest_of(source: Checkpoint, name: str, version: str, graph_bytes: bytes,
     if config.hours:
         inputs.append({"name": "hours", "shape": [2], "dtype": "float32"})
     defaults = {"source": SOURCE, "trained_on": "unknown", "seed": 0, "steps": 0, "date": date.today().isoformat()}
-    provenance = {**defaults, "figures": {}, "licence": "Apache-2.0", **source.provenance}
+    provenance = {**defaults, "licence": "Apache-2.0", **source.provenance}
+    provenance["figures"] = dict(source.provenance.get("figures", {}))
     return {
         "schema": "pellucid.manifest/1",
         "name": name,
@@ -171,10 +173,19 @@ def write_atomically(path: Path, content: bytes) -> None:
     unfinished.replace(path)
 
 
-def export(source: Checkpoint, out: Path, name: str, version: str = "0.1.0", tolerance: float = 1e-5) -> Path:
+def export(
+    source: Checkpoint,
+    out: Path,
+    name: str,
+    version: str = "0.1.0",
+    tolerance: float = 1e-5,
+    report_path: Path | None = None,
+) -> Path:
     """Write `name`.onnx and `name`.json into `out`; returns the manifest's path."""
+    found = figures_of(report_path, checkpoints.state_id(source)) if report_path else {}
     graph_bytes = step_graph(source.model).SerializeToString(deterministic=True)
     manifest = manifest_of(source, name, version, graph_bytes, tolerance)
+    manifest["provenance"]["figures"] |= found
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / f"{name}.onnx", graph_bytes)
     write_atomically(out / f"{name}.json", (json.dumps(manifest, indent=2) + "\n").encode())
@@ -263,6 +274,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--name", default="amsnet-small")
     parser.add_argument("--version", default="0.1.0")
     parser.add_argument("--tolerance", type=float, default=1e-5, help="largest absolute difference, in the manifest")
+    parser.add_argument("--report", type=Path, help="report.json of training.amsnet.evaluate: into the manifest")
     parser.add_argument("--verify-only", action="store_true", help="write nothing, hold the files in --out to account")
     chosen = parser.parse_args(arguments)
     if chosen.random_weights:
@@ -272,7 +284,7 @@ def main(arguments: list[str] | None = None) -> int:
         source = checkpoints.load(chosen.checkpoint)
     manifest_path = chosen.out / f"{chosen.name}.json"
     if not chosen.verify_only:
-        export(source, chosen.out, chosen.name, chosen.version, chosen.tolerance)
+        export(source, chosen.out, chosen.name, chosen.version, chosen.tolerance, chosen.report)
         print(f"wrote {manifest_path.with_suffix('.onnx')} and {manifest_path}")
     return 0 if verify(manifest_path, source) else 1
 

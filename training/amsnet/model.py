@@ -96,7 +96,7 @@ class MultiFocusFusion(nn.Module):
 
     def forward(self, x: Tensor, source: Sequence[int] | None = None) -> Tensor:
         """(rows*P, C, H, W) -> (rows, C, H, W); with `source` (P indices) x holds the U present planes only."""
-        if source is not None:
+        if source is not None and self.planes > 1:  # of one plane there is nothing to fill
             return self._from_present(x, source)
         side_by_side = x.reshape(-1, self.planes * x.shape[1], *x.shape[2:])  # (rows, P*C, H, W)
         return self.spatial(self.reduce(self.channel(side_by_side)))

@@ -187,6 +187,20 @@ def write_json(
     path.write_text(json.dumps(_plain(told), indent=2) + "\n")
 
 
+def figures_of(path: Path, state_id: str) -> dict[str, float]:
+    """What a written report says of the test embryos, for a manifest. ValueError where it judged another model."""
+    told = json.loads(path.read_text())
+    if told["state_id"] != state_id:
+        raise ValueError(f"{path} judges other weights than these: run training.amsnet.evaluate on them")
+    found = {"test_embryos": float(told["embryos"]), "test_first_seed": float(told["first_seed"])}
+    for day in told["days"]:
+        if day["day"] in metrics.ROC_DAYS:
+            name, ours = f"test_auc_day{day['day']:g}", day["auc"][OURS]
+            found |= {name: ours["value"], f"{name}_low": ours["low"], f"{name}_high": ours["high"]}
+            found[f"{name}_teacher"] = day["auc"][CEILING]["value"]
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def _rates(rates: metrics.Rates) -> dict[str, Any]:
     return {
         **asdict(rates),

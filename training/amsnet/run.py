@@ -7,14 +7,16 @@ resumes to the step and a CSV of the losses. Refuses to know where embryos come 
 from __future__ import annotations
 
 import csv
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from rich.progress import Progress
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
@@ -32,6 +34,7 @@ from training.amsnet.batches import (
 from training.amsnet.checkpoint import Checkpoint
 from training.amsnet.lesson import Recipe, Signs, forget_the_past, optimizer_of, outcome_loss, rate
 from training.amsnet.model import AMSNet, AMSNetConfig
+from training.amsnet.reclaim import measure_norms, reclaim
 
 SETTLING_BATCHES = 40
 SAVED_EVERY = 50  # steps
@@ -60,14 +63,18 @@ class Run:
         device: str = "cpu",
         precision: str = "fp32",
         first_weights: Path | None = None,
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.clock_s = clock_s  # what the limit of minutes is measured by: the wall's clock, or the processor's
         self.recipe, self.pupils, self.limits, self.path, self.seed = recipe, pupils, limits, path, seed
         self.device, self.precision = torch.device(device), precision
-        self.step, self.frame_steps, self.clips_seen, self.spent_s, self.settled = 0, 0, 0, 0.0, False
+        self.step, self.frame_steps, self.clips_seen, self.settled = 0, 0, 0, False
+        self.spent_s, self.busy_s = 0.0, 0.0  # by that clock, and of the processor
         torch.manual_seed(seed)
-        self.kept = self._begin(config, first_weights)
+        resumed = resume and path.exists()
+        self.kept = self._saved(config) if resumed else self._begin(config, first_weights)
         self.signs = Signs(self.kept.model.channels)
-        if resume and path.exists():
+        if resumed:
             self._resume()
         else:
             self.losses.unlink(missing_ok=True)
@@ -78,20 +85,29 @@ class Run:
             self.optimizer.load_state_dict(self.kept.extra["optimizer"])
 
     def _begin(self, config: AMSNetConfig, first_weights: Path | None) -> Checkpoint:
-        model = AMSNet(config)
+        """Fresh weights, or those of a file; whoever goes on from weights of ours scales the pixels as they were."""
+        if first_weights is not None and first_weights.suffix == ".json":
+            kept = reclaim(first_weights, config)
+            measure_norms(kept.model, lambda: self._show(kept))
+            return kept
+        model, scale = AMSNet(config), None
         if self.recipe.frames_share:
             forget_the_past(model)
         if first_weights is not None:
             checkpoints.load_first_weights(model, first_weights)
-        return Checkpoint(model, *brightness(self.pupils[:24]))
+            scale = checkpoints.scale_of(first_weights)
+        return Checkpoint(model, *(scale or brightness(self.pupils[:24])))
+
+    def _saved(self, config: AMSNetConfig) -> Checkpoint:
+        kept = checkpoints.load(self.path)
+        if kept.model.config != config:
+            raise ValueError(f"{self.path} is of another network ({kept.model.config}): give another --name")
+        return kept
 
     def _resume(self) -> None:
-        config = self.kept.model.config
-        self.kept = checkpoints.load(self.path)
-        if self.kept.model.config != config:
-            raise ValueError(f"{self.path} is of another network ({self.kept.model.config}): give another --name")
         kept = self.kept.extra
-        self.step, self.frame_steps, self.spent_s = kept["step"], kept["frame_steps"], kept["spent_s"]
+        self.step, self.frame_steps = kept["step"], kept["frame_steps"]
+        self.spent_s, self.busy_s = kept["spent_s"], kept["busy_s"]
         self.clips_seen, self.settled = kept["clips_seen"], kept["settled"]
         self.signs.load_state_dict(kept["signs"])
         self._trim_losses()
@@ -104,7 +120,7 @@ class Run:
 
     def once(self) -> dict[str, Any]:
         """One optimiser step; returns the row for the CSV."""
-        started, progress, share = time.monotonic(), self.progress, self.recipe.frames_share
+        started, busy, progress, share = self.clock_s(), time.process_time(), self.progress, self.recipe.frames_share
         on_frames = progress < share
         rng = np.random.default_rng((self.seed, 1, self.step))
         if on_frames:
@@ -121,7 +137,8 @@ class Run:
         row |= {"lr": round(now, 6), **self._learn(batch.to(self.device), frozen=self.settled)}
         self.step += 1
         self.frame_steps += on_frames
-        self.spent_s += time.monotonic() - started
+        self.spent_s += self.clock_s() - started
+        self.busy_s += time.process_time() - busy
         return {**row, "spent_s": round(self.spent_s, 1)}
 
     def _present(self, rng: np.random.Generator) -> list[int]:
@@ -171,27 +188,36 @@ class Run:
             norm.reset_running_stats()
             norm.momentum = None  # plain average over the batches below
         self.model.train()
-        with torch.no_grad():
-            for turn in range(SETTLING_BATCHES):
-                rng = np.random.default_rng((self.seed, 3, turn))
-                present = self._present(rng) if turn % 2 else range(self.model.config.planes)
-                rows = max(self.recipe.frame_rows // 3, 2)  # batch norm needs more than one
-                batch = frames_batch(self.pupils, rows, present, rng, self.kept.mean, self.kept.std)
-                self.model.features(batch.frames.to(self.device), batch.source)
+        self._show(self.kept)
         for norm in norms:
             norm.momentum = 0.1
         self.settled = True
 
+    @torch.no_grad()
+    def _show(self, kept: Checkpoint) -> None:
+        """Single frames to measure norms by, half of the batches with every plane."""
+        planes = kept.model.config.planes
+        device = next(kept.model.parameters()).device
+        for turn in range(SETTLING_BATCHES):
+            rng = np.random.default_rng((self.seed, 3, turn))
+            present = self.recipe.chances.planes(rng, planes) if turn % 2 else range(planes)
+            rows = max(self.recipe.frame_rows // 3, 2)  # batch norm needs more than one
+            batch = frames_batch(self.pupils, rows, present, rng, kept.mean, kept.std)
+            kept.model.features(batch.frames.to(device), batch.source)
+
     def go_on(self, say: bool = True) -> None:
-        """To the end: a row of the CSV for each step, a line every ten, a save every fifty."""
-        while self.progress < 1.0:
-            row = self.once()
-            self._record(row)
-            if say and self.step % 10 == 0:
-                left = f" {100 * self.progress:.0f} %"
-                print(" ".join(f"{name}={value}" for name, value in row.items()) + left, flush=True)
-            if self.step % SAVED_EVERY == 0:
-                self.save()
+        """To the end: a row of the CSV for each step, a save every fifty; a bar, or in a log every tenth row."""
+        with Progress(disable=not say or not sys.stdout.isatty()) as bar:
+            shown = bar.add_task(self.path.stem, total=1.0, completed=self.progress)
+            while self.progress < 1.0:
+                row = self.once()
+                self._record(row)
+                told = " ".join(f"{name}={value}" for name, value in row.items())
+                bar.update(shown, completed=self.progress, description=f"{row['part']} loss {row['loss']:.3f}")
+                if say and bar.disable and self.step % 10 == 0:
+                    print(f"{told} {100 * self.progress:.0f} %", flush=True)
+                if self.step % SAVED_EVERY == 0:
+                    self.save()
         self.save()
 
     @property
@@ -223,6 +249,7 @@ class Run:
             "frame_steps": self.frame_steps,
             "clips_seen": self.clips_seen,
             "spent_s": self.spent_s,
+            "busy_s": self.busy_s,
             "settled": self.settled,
             "signs": self.signs.state_dict(),
             "optimizer": self.optimizer.state_dict(),

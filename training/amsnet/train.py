@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -50,7 +50,37 @@ def pupils_of(
         yield Pupil(embryo, targets_of(embryo, teacher))
 
 
-def finish(run: Run, held_out: list[Pupil]) -> None:
+def taught(chosen: argparse.Namespace, side_px: int, teacher: Teacher) -> list[Pupil]:
+    """The embryos to learn from: whole clips, then early ones, which are drawn until `--early-last-hour` only.
+
+    What fragments and uneven cells look like is learned from as many embryos, not frames, and early ones cost less. A
+    whole one is there as often as its clip is longer, so that every drawn frame is equally likely.
+    """
+    whole = Clock("segments", frames=chosen.frames, last_h=chosen.last_hour)
+    pupils = list(pupils_of(chosen, range(chosen.embryos), whole, side_px, teacher))
+    if not chosen.early_embryos:
+        return pupils
+    seeds = range(chosen.embryos, chosen.embryos + chosen.early_embryos)
+    early = replace(whole, last_h=chosen.early_last_hour)
+    times = max(round(chosen.last_hour / chosen.early_last_hour), 1)
+    return pupils * times + list(pupils_of(chosen, seeds, early, side_px, teacher))
+
+
+def _embryos_of(pupils: Sequence[Pupil]) -> str:
+    """`450 drawn embryos`, and how many of them only early on."""
+    seen = {pupil.embryo.name: len(pupil.embryo.hours_h) for pupil in pupils}
+    early = sum(frames < max(seen.values()) - 1 for frames in seen.values())  # one: first frames come at 1 to 5 h
+    return f"{len(seen)} drawn embryos" + (f" ({early} of them early on only)" if early else "")
+
+
+def _time_of(run: Run) -> str:
+    """On a CPU the processor's own minutes: those of the wall say how busy the machine was."""
+    if run.device.type == "cpu":
+        return f"{run.busy_s / 60:.0f} core-minutes"
+    return f"{run.spent_s / 60:.0f} min of {run.device.type} time"
+
+
+def finish(run: Run, held_out: list[Pupil], begun_from: str | None = None) -> None:
     """Measure and calibrate on embryos that were not trained on; everything goes into the checkpoint.
 
     A run that was finished before and has learned nothing since is left alone: its temperature is in its weights.
@@ -70,8 +100,8 @@ def finish(run: Run, held_out: list[Pupil]) -> None:
         if len(kept.planes_um) == validation.PLANES_TO_TAKE_FROM:
             kept.stability = validation.stability(kept, validation.judge(kept, held_out, with_spread=True), told)
     kept.provenance = {
-        "trained_on": f"virtual incubator only: {len(run.pupils)} drawn embryos, {run.spent_s / 60:.0f} min of "
-        f"{run.device.type} time",
+        "trained_on": f"virtual incubator only: {_embryos_of(run.pupils)}, {_time_of(run)}"
+        + (f", gone on from {begun_from}" if begun_from else ""),
         "seed": run.seed,
         "steps": run.step,
         "date": date.today().isoformat(),
@@ -89,6 +119,8 @@ def parser() -> argparse.ArgumentParser:
         "--recipe", choices=sorted(RECIPES), default="small", help="paper: ResNet-50, SGD, clips only"
     )
     described.add_argument("--embryos", type=int, default=240, help="drawn embryos to train on (seeds 0 .. n-1)")
+    described.add_argument("--early-embryos", type=int, default=0, help="the next n seeds, drawn early on only")
+    described.add_argument("--early-last-hour", type=float, default=84.0, help="of these")
     described.add_argument("--validation", type=int, default=80, help=f"embryos, seeds from {VALIDATION_SEEDS_FROM}")
     described.add_argument("--frames", type=int, default=2, help="drawn moments per 6-h segment")
     described.add_argument("--last-hour", type=float, default=LAST_H, help="of the drawn clips (168: 28 segments)")
@@ -101,7 +133,7 @@ def parser() -> argparse.ArgumentParser:
     described.add_argument("--no-hours", action="store_true", help="leave the hour out, as the paper does")
     described.add_argument("--no-teacher", action="store_true", help="hard labels only")
     described.add_argument(
-        "--init", type=Path, help="first weights: our checkpoint, or a ResNet state dict on this disk"
+        "--init", type=Path, help="first weights: our checkpoint, the manifest of an export, or a ResNet state dict"
     )
     described.add_argument("--teacher-lives", type=int, default=4000, help="lives the teacher's odds are fitted to")
     described.add_argument("--seed", type=int, default=0)
@@ -126,8 +158,8 @@ def _planes(text: str) -> tuple[int, ...]:
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     chosen = parser().parse_args(arguments)
-    if not 1 <= chosen.embryos <= VALIDATION_SEEDS_FROM:
-        print(f"--embryos must lie between 1 and {VALIDATION_SEEDS_FROM} (validation seeds begin there)")
+    if chosen.embryos < 1 or chosen.embryos + chosen.early_embryos > VALIDATION_SEEDS_FROM:
+        print(f"--embryos and --early-embryos: 1 to {VALIDATION_SEEDS_FROM} together (validation seeds begin there)")
         return 2
     torch.set_num_threads(chosen.threads)
     recipe = RECIPES[chosen.recipe]
@@ -142,8 +174,7 @@ def main(arguments: list[str] | None = None) -> int:
     side_px = chosen.input_px or BACKBONES[recipe.backbone].input_px
     config = AMSNetConfig(recipe.backbone, len(chosen.planes), side_px, hours=recipe.hours)
     teacher = Teacher(chosen.teacher_lives)
-    clock = Clock("segments", frames=chosen.frames, last_h=chosen.last_hour)
-    train = list(pupils_of(chosen, range(chosen.embryos), clock, side_px, teacher))
+    train = taught(chosen, side_px, teacher)
     seeds = range(VALIDATION_SEEDS_FROM, VALIDATION_SEEDS_FROM + chosen.validation)
     held_out = list(pupils_of(chosen, seeds, VALIDATION_CLOCK, side_px, teacher)) if chosen.validation else []
     chosen.out.mkdir(parents=True, exist_ok=True)
@@ -160,7 +191,7 @@ def main(arguments: list[str] | None = None) -> int:
         chosen.init,
     )
     run.go_on()
-    finish(run, held_out)
+    finish(run, held_out, chosen.init.name if chosen.init else None)
     draw_curves(run.losses, run.path.with_name(f"{run.path.stem}-losses.png"))
     return 0
 
