@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -86,7 +85,8 @@ def machine(name: str) -> Iterator[Machine]:
         yield Machine(root, _booted(process, folder / "console"))
     finally:
         if process is not None:
-            _end(process)
+            process.kill()  # takes its PID 1 with it
+            process.wait(10)
         subprocess.run(["umount", "--lazy", str(root), str(layers)], check=False)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -120,12 +120,3 @@ def _booted(process: subprocess.Popen[bytes], console: Path) -> int:
         time.sleep(0.1)
     leave_out(f"systemd does not come up in a container here: {console.read_text(errors='replace')[-600:]}")
     raise AssertionError
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)  # nspawn asks its PID 1 to power off
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(10)
