@@ -6,7 +6,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PIP_WHEEL = $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --wheel-dir $(BUNDLE)/wheels
 PIP_DOWNLOAD = $(BIN)/python -m pip download --quiet --disable-pip-version-check --dest $(BUNDLE)/wheels
 
-.PHONY: demo test test-broker test-ops test-train test-slow check format bench bundle full-size load sim2real clean
+.PHONY: demo test test-broker test-ops test-browser test-train test-slow check format bench bench-page bundle full-size load sim2real clean
 
 demo: $(VENV)/.demo  ## six virtual embryos through five days, at high speed
 	$(BIN)/pellucid demo
@@ -20,6 +20,9 @@ test-broker: $(VENV)/.dev  ## needs Mosquitto and promtool: apt-get install mosq
 # as root also a machine with a systemd of its own; the packages stand in .ci/run
 test-ops: $(VENV)/.dev  ## deploy/ with the real programs
 	$(BIN)/python -m pytest -m ops
+
+test-browser: $(VENV)/.dev  ## the page in a real browser: apt-get install chromium
+	$(BIN)/python -m pytest -m browser
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
@@ -74,6 +77,9 @@ bundle: $(VENV)/.made  ## build/pellucid-<version>.tar: all a machine without in
 	cp -r deploy LICENSE $(BUNDLE)
 	tar -C build -cf $(BUNDLE).tar pellucid-$(VERSION)
 
+bench-page: $(VENV)/.demo  ## the page's times with 72 embryos, and a frame's way with and without it
+	$(BIN)/python -m monitor.web.bench
+
 load: $(VENV)/.dev  ## 240 embryos within one second, a real daemon and a real Mosquitto (apt-get install mosquitto)
 	$(BIN)/python -m pytest tests/test_load.py -m 'broker and slow' -s
 
@@ -82,7 +88,7 @@ $(VENV)/.made:
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.made pyproject.toml
-	$(PIP) -e '.[demo]'
+	$(PIP) -e '.[demo,web]'
 	touch $@
 
 # pip >= 25.1 reads dependency groups; the one that comes with Python 3.10 to 3.12 may be older
@@ -94,7 +100,7 @@ $(VENV)/.dev: $(VENV)/.demo
 # this version first: a looser requirement may pull gigabytes of CUDA onto a machine without a GPU
 $(VENV)/.train: $(VENV)/.dev
 	$(PIP) 'torch==2.13.0'
-	$(PIP) -e '.[demo,train]'
+	$(PIP) -e '.[demo,web,train]'
 	touch $@
 
 $(VENV)/.rtx: $(VENV)/.train
