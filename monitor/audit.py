@@ -26,9 +26,11 @@ STANDING = (
     ("state", "embryo_id = ?1"),
     ("judged", "embryo_id = ?1"),
     ("watching", "subject = 'embryo/' || ?1"),
+    ("time_zero", "embryo_id = ?1"),
+    ("assessment", "embryo_id = ?1"),
 )
 REST = (
-    *((table, "TRUE") for table in ("meta", "outbox", "open_alert", "cleared", "last_frame")),
+    *((table, "TRUE") for table in ("meta", "outbox", "open_alert", "cleared", "last_frame", "command")),
     ("watching", "subject NOT LIKE 'embryo/%'"),
 )
 

@@ -140,7 +140,7 @@ def _run(arguments: argparse.Namespace) -> int:
     config, clock = read_config(arguments.config), SystemClock()
     metrics = Metrics(CollectorRegistry(), clock.now)
     daemon = Daemon(config, load_models(config.engines, builds=True), metrics, clock, Notifier())
-    endpoints = Endpoints(config.http, metrics.registry, daemon.ready)
+    endpoints = Endpoints(config.http, metrics.registry, daemon.ready, daemon.submit)
     for name in (signal.SIGTERM, signal.SIGINT):
         # from a thread: the handler runs inside the loop's own wait, whose lock `stop` needs
         signal.signal(name, lambda *_: threading.Thread(target=daemon.stop, daemon=True).start())

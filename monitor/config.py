@@ -22,6 +22,7 @@ from pydantic_settings import (
 )
 
 from monitor.alert_rules import Alerts
+from monitor.command_body import COMMANDS, Name
 from monitor.errors import ConfigError
 from monitor.layouts import WORD, YEARS, Layout, layout
 from monitor.observe import Limits
@@ -216,6 +217,13 @@ class Http(_Section):
         return self
 
 
+class Commands(_Section):
+    """Which commands are carried out, over MQTT and over HTTP alike. Who may give them: the broker's access list, and
+    the token of `[http]`."""
+
+    enabled: tuple[Name, ...] = tuple(COMMANDS)
+
+
 class Config(BaseSettings):
     """The whole file. Later sources give way to earlier ones: environment, then the file."""
 
@@ -230,6 +238,7 @@ class Config(BaseSettings):
     engines: Engines = Engines()
     http: Http = Http()
     alerts: Alerts = Alerts()
+    commands: Commands = Commands()
 
     @model_validator(mode="after")
     def _names_differ(self) -> Config:

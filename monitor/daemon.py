@@ -10,6 +10,7 @@ import shutil
 import threading
 import uuid
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -19,6 +20,9 @@ from monitor.alert import Alert
 from monitor.assemble import FrameName
 from monitor.bulletins import Bulletins
 from monitor.cadence import Cadences
+from monitor.command_body import Answer
+from monitor.command_inbox import Inbox
+from monitor.commands import Commands
 from monitor.config import Config
 from monitor.errors import EngineError, StorageError
 from monitor.imaging import Imaging
@@ -27,7 +31,7 @@ from monitor.metrics import Metrics
 from monitor.node import Node, Source, build_node
 from monitor.notify import Notifier
 from monitor.provenance import configuration
-from monitor.publish import Publisher
+from monitor.publish import Publisher, Reply
 from monitor.serving import Serving
 from monitor.share import LOOK_EVERY_S, LOOK_SOON_S, Share
 from monitor.vocabulary import Clock, Outcome, Place, Reading
@@ -91,7 +95,18 @@ class Daemon:
             monotonic=clock.monotonic,
             wake=self.wake,
             observe=metrics,
+            on_command=self._commanded if config.commands.enabled else None,
         )
+        self.commands = Commands(
+            self.node.journal,
+            self.node.alarms,
+            self.node.time_zeros,
+            config.commands.enabled,
+            self.boot_id,
+            clock.now,
+            self.node.pipeline.forget,
+        )
+        self.inbox = Inbox(self.wake, self.commands.refuse)
         self._waker = Waker(self._file_event, self._overflow)
         self.shares = [
             Share(intake, self.node.time_zeros[name], self._waker, metrics, clock, self.wake)
@@ -152,6 +167,10 @@ class Daemon:
         self._events_lost.set()
         self._waking.set()
 
+    def submit(self, name: str, payload: bytes, source: str) -> Future[Answer]:
+        """A command from any thread; the one that works carries it out."""
+        return self.inbox.submit(name, payload, source)
+
     def ready(self) -> dict[str, bool]:
         """The conditions of `/readyz`."""
         fresh = {f"scan_fresh_{share.name}": share.fresh for share in self.shares}
@@ -174,6 +193,7 @@ class Daemon:
         finally:
             self._notifier.stopping()
             self._waker.stop()
+            self.inbox.close()
             try:
                 self.publisher.stop(STOP_GRACE_S)
                 self.node.journal.seal(self._clock.now())
@@ -192,6 +212,7 @@ class Daemon:
         for share in self.shares:
             if not self._stopping.is_set():
                 self._look(share, moved, lost)
+        self._obey()
         worked = self._advance() or self._work_on_day5()
         self._look_out()
         self._publish()
@@ -201,7 +222,7 @@ class Daemon:
             self._storage_text = ""
             log.info("storage takes what must be kept again")
         self.bulletins.tell(self.standing.store_open)
-        if worked:
+        if worked or self.inbox.waiting:
             return 0.0
         busy = not self.publisher.connected or self.publisher.inflight > 0
         next_look_s = min(share.next_s for share in self.shares) - self._clock.monotonic()
@@ -248,6 +269,22 @@ class Daemon:
         except StorageError as fault:
             self._storage_failed(fault)
             return False
+
+    def _commanded(self, name: str, payload: bytes, reply: Reply) -> None:
+        """A command over MQTT: answered, where an answer is wanted, when it is carried out."""
+        coming = self.inbox.submit(name, payload, "mqtt")
+        coming.add_done_callback(lambda done: self.publisher.answer(reply, done.result().body()))
+
+    def _obey(self) -> None:
+        """Carry out the commands that wait."""
+        for given in self.inbox.take():
+            try:
+                answer, alerts = self.commands.execute(given.name, given.payload, given.source)
+            except StorageError as fault:
+                self._storage_failed(fault)
+                answer, alerts = self.commands.refuse(given.name, "storage does not take it now: give it again"), []
+            self._say_alerts(alerts)
+            given.answer.set_result(answer)
 
     def _look_out(self) -> None:
         try:

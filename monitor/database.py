@@ -71,13 +71,20 @@ CREATE TABLE audit (
   body TEXT NOT NULL, previous TEXT NOT NULL, hash TEXT NOT NULL);
 CREATE INDEX audit_subject ON audit (subject);
 """
+COMMANDS = """
+CREATE TABLE command (id TEXT PRIMARY KEY, content TEXT NOT NULL, answer TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE assessment (
+  number INTEGER PRIMARY KEY, embryo_id TEXT NOT NULL, reading TEXT, at TEXT NOT NULL, body TEXT NOT NULL);
+CREATE INDEX assessment_of_embryo ON assessment (embryo_id);
+CREATE TABLE time_zero (embryo_id TEXT PRIMARY KEY, inseminated_at TEXT NOT NULL) WITHOUT ROWID;
+"""
 SCHEMA_VERSION = 5
 BEFORE_FEATURES, BEFORE_DAY5, BEFORE_AUDIT = 2, 3, 4
 LACKING = {  # version of a file -> the tables it lacks, and gets
-    0: SCHEMA + FEATURES + DAY5 + AUDIT,
-    BEFORE_FEATURES: FEATURES + DAY5 + AUDIT,
-    BEFORE_DAY5: DAY5 + AUDIT,
-    BEFORE_AUDIT: AUDIT,
+    0: SCHEMA + FEATURES + DAY5 + AUDIT + COMMANDS,
+    BEFORE_FEATURES: FEATURES + DAY5 + AUDIT + COMMANDS,
+    BEFORE_DAY5: DAY5 + AUDIT + COMMANDS,
+    BEFORE_AUDIT: AUDIT + COMMANDS,
 }
 
 

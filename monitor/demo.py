@@ -95,7 +95,7 @@ def _run(settings: Settings, console: Console, folder: Path, port: int, started:
     clock = SystemClock()
     metrics = Metrics(CollectorRegistry(), clock.now)
     daemon = Daemon(config, load_models(config.engines), metrics, clock, Notifier({}))
-    endpoints = Endpoints(config.http, metrics.registry, daemon.ready)
+    endpoints = Endpoints(config.http, metrics.registry, daemon.ready, daemon.submit)
     subscriber = Subscriber("127.0.0.1", port, daemon.root)
     worker = threading.Thread(target=daemon.run, name="daemon")
     drawing = multiprocessing.get_context("spawn").Process(target=_draw, args=(incubator, settings, start))

@@ -1,6 +1,7 @@
-"""HTTP for machines: `/metrics`, `/healthz`, `/readyz`. Loopback by default; beyond it only with TLS and a token.
+"""HTTP for machines: `/metrics`, `/healthz`, `/readyz`, and commands. Loopback by default; beyond it only with TLS and
+a token.
 
-It shows what the worker wrote down; it opens neither journal nor folder.
+It shows what the worker wrote down, and hands commands to it; it opens neither journal nor folder.
 """
 
 from __future__ import annotations
@@ -12,17 +13,25 @@ import ssl
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NoAnswerError
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from monitor.command_body import PAYLOAD_LIMIT_BYTES, Answer
 from monitor.config import Http, HttpTls
 from monitor.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
 Ready = Callable[[], dict[str, bool]]
+Submit = Callable[[str, bytes, str], "Future[Answer]"]  # a command's name, what it says, and where it came from
+
+COMMAND_PATH = "/api/v1/command/"
+ANSWER_WITHIN_S = 10.0
+STATUS = {"done": 200, "nothing_new": 200, "malformed": 400, "not_allowed": 403, "unknown": 404, "conflict": 409}
 
 
 class _Server(ThreadingHTTPServer):
@@ -37,12 +46,12 @@ class _Server(ThreadingHTTPServer):
 
 
 class Endpoints:
-    """A small server in its own thread. `ready` gives each condition of readiness by name.
+    """A small server in its own thread. `ready` gives each condition of readiness by name; `submit` takes commands.
 
     Raises ConfigError when the address cannot be used or the token or certificate cannot be read.
     """
 
-    def __init__(self, settings: Http, registry: CollectorRegistry, ready: Ready) -> None:
+    def __init__(self, settings: Http, registry: CollectorRegistry, ready: Ready, submit: Submit | None = None) -> None:
         token = _token(settings)
         context = None if settings.tls is None else _tls(settings.tls)
 
@@ -50,6 +59,7 @@ class Endpoints:
             pass
 
         Handler.registry, Handler.ready, Handler.token = registry, staticmethod(ready), token
+        Handler.submit = None if submit is None else staticmethod(submit)
         try:
             self._server = _Server((settings.host, settings.port), Handler)
         except OSError as fault:
@@ -106,6 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
     registry: CollectorRegistry
     ready: Ready
     token: bytes | None
+    submit: Submit | None
     server_version = "pellucid"
     sys_version = ""
     timeout = 10
@@ -125,7 +136,37 @@ class _Handler(BaseHTTPRequestHandler):
             body = json.dumps(conditions, sort_keys=True).encode() + b"\n"
             self._answer(200 if all(conditions.values()) else 503, "application/json", body)
         else:
-            self._answer(404, "text/plain", b"there are /metrics, /healthz, /readyz\n")
+            self._answer(404, "text/plain", b"there are /metrics, /healthz, /readyz, and commands by POST\n")
+
+    def do_POST(self) -> None:
+        self.close_connection = True  # a body that is not read would be taken for the next request
+        if not self._allowed():
+            self._answer(401, "text/plain", b"a token is needed: Authorization: Bearer ...\n")
+            return
+        path = self.path.split("?", 1)[0]
+        if self.submit is None or not path.startswith(COMMAND_PATH):
+            self._answer(404, "text/plain", b"commands go to /api/v1/command/<name>\n")
+            return
+        if self.headers.get_content_type() != "application/json":  # a form of another site's page cannot send this type
+            self._answer(400, "text/plain", b"Content-Type: application/json is needed\n")
+            return
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or int(length) > PAYLOAD_LIMIT_BYTES:
+            said = f"Content-Length is needed, and at most {PAYLOAD_LIMIT_BYTES}\n"
+            self._answer(400, "text/plain", said.encode())
+            return
+        self._command(self.submit, path.removeprefix(COMMAND_PATH), self.rfile.read(int(length)))
+
+    def _command(self, submit: Submit, name: str, payload: bytes) -> None:
+        coming = submit(name, payload, "http")
+        try:
+            answer = coming.result(ANSWER_WITHIN_S)
+        except NoAnswerError:  # of its own kind before Python 3.11
+            given_up = coming.cancel()
+            said = "it was not carried out" if given_up else "it may have been carried out: ask again under the same id"
+            self._answer(503, "text/plain", f"no answer within {ANSWER_WITHIN_S:.0f} s; {said}\n".encode())
+            return
+        self._answer(STATUS.get(answer.code, 503), "application/json", answer.body().encode() + b"\n")
 
     def _allowed(self) -> bool:
         if self.token is None:

@@ -16,6 +16,8 @@ from pathlib import Path
 from monitor.alert import Alert, AlertState
 from monitor.alert_table import AlertTable, Verdict, alert_topic
 from monitor.audit import KEPT_ELSEWHERE, Audit
+from monitor.command_body import Answer, Assess
+from monitor.command_table import CommandTable
 from monitor.database import Database
 from monitor.day5_table import Day5Table, Worked
 from monitor.event import Event, event_topic
@@ -42,6 +44,20 @@ class Entry:
     verdicts: tuple[Verdict, ...] = ()
     features: tuple[FeatureRow, ...] = ()
     elapsed_h: float | None = None
+
+
+@dataclass(frozen=True)
+class Deed:
+    """What a command changes. `audit`: what was said and what came of it; `answered`: the sender's id, the digest of
+    what it stood on, and the answer; `assessed`: of whom, at which reading, and what."""
+
+    subject: str
+    audit: Mapping[str, object]
+    answered: tuple[str, str, Answer] | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    ended: Run | None = None
+    assessed: tuple[Run, str | None, Assess] | None = None
+    time_zero: tuple[Run, datetime] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +88,7 @@ class Journal:
         self.outbox = OutboxTable(self._database, self.alerts)
         self.last_frames = LastFrames(self._database)
         self.day5 = Day5Table(self._database)
+        self.commands = CommandTable(self._database)
 
     @property
     def is_new(self) -> bool:
@@ -149,6 +166,33 @@ class Journal:
                     standing = {"standing": self.audit.standing(embryo_id)}
                     self.audit.append("watched", f"embryo/{embryo_id}", standing, now)
             return words
+
+    def act(self, deed: Deed, now: datetime) -> Recorded:
+        """Record what a command changes, with its answer. Raises StorageError; then nothing has happened."""
+        freed: set[str] = set()
+        overlays: set[str] = set()
+        with self._database.transaction():
+            if deed.answered is not None:
+                self.commands.put(*deed.answered)
+            if deed.time_zero is not None:
+                self.commands.put_time_zero(deed.time_zero[0].embryo_id, deed.time_zero[1])
+            if deed.assessed is not None:
+                run, reading, assessment = deed.assessed
+                self.commands.put_assessment(run.embryo_id, reading, assessment, now)
+            if deed.ended is not None:
+                freed, overlays = self._end_run(deed.ended, "command", now), self.day5.end(deed.ended.embryo_id)
+            words = self._put_verdicts(deed.verdicts, None, now)
+            if deed.ended is not None:
+                self._audit_end(deed.ended, "command", now)
+            self.audit.append("command", deed.subject, self._with_standing(deed.subject, deed.audit), now)
+            self._audit_words(words, now)
+            freed = {digest for digest in freed if not self._named(digest)}
+            overlays = {digest for digest in overlays if not self.day5.named(digest)}
+        return Recorded([], words, freed, overlays)
+
+    def _with_standing(self, subject: str, body: Mapping[str, object]) -> dict[str, object]:
+        kind, _, embryo_id = subject.partition("/")
+        return {**body, "standing": self.audit.standing(embryo_id)} if kind == "embryo" else dict(body)
 
     def put_aside(self, records: Sequence[FileRecord], now: datetime) -> None:
         """Record files that will not be judged, with the reason. The pictures stay where they are."""
@@ -308,6 +352,7 @@ class Journal:
 
     def runs(self, place: Place) -> list[Run]:
         """The runs in a well, oldest first."""
+        stated = self.commands.time_zeros(place.incubator, place.dish, place.well)
         rows = self._db.execute(
             "SELECT embryo_id, first, latest, stepped_order, stepped_h, insemination, spent, unconfirmed, ended "
             "FROM run WHERE incubator = ? AND dish = ? AND well = ? ORDER BY number",
@@ -325,6 +370,7 @@ class Journal:
                 spent=bool(spent),
                 unconfirmed=bool(unconfirmed),
                 ended=ended,
+                stated=stated.get(embryo_id),
             )
             for embryo_id, first, latest, stepped_order, stepped_h, insemination, spent, unconfirmed, ended in rows
         ]
@@ -336,6 +382,11 @@ class Journal:
             (embryo_id, frame_key),
         ).fetchone()
         return None if row is None else Reading.model_validate_json(row[0])
+
+    def newest_reading(self, embryo_id: str) -> str | None:
+        """The id of the reading that stands in the embryo's topic."""
+        row = self._db.execute("SELECT latest_reading FROM run WHERE embryo_id = ?", (embryo_id,)).fetchone()
+        return None if row is None else row[0]
 
     def earliest_readings(self, incubator: str, limit: int) -> list[Reading]:
         """The first revisions of an incubator's earliest frames, in order of time (or of frame number).
