@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-broker test-ops test-train test-slow check format bench full-size load sim2real clean
+.PHONY: demo test test-broker test-ops test-train test-slow check format bench contract full-size load sim2real clean
 
 demo: $(VENV)/.demo  ## six virtual embryos through five days, at high speed
 	$(BIN)/pellucid demo
@@ -34,6 +34,9 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+contract: $(VENV)/.dev  ## JSON Schemas, AsyncAPI document and samples below deploy/, from the node's own models
+	$(BIN)/python -m monitor.contract deploy
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -66,7 +66,10 @@ def document() -> Document:
             }
         },
         "channels": {**{one.name: _channel(one) for one in (*SAID, *HEARD)}, "answer": _answers()},
-        "operations": {**{_operation(one): _says(one) for one in SAID}, **{_operation(one): _hears(one) for one in HEARD}},
+        "operations": {
+            **{f"say-{one.name}": _says(one) for one in SAID},
+            **{f"hear-{one.name}": _hears(one) for one in HEARD},
+        },
         "components": {
             "messages": {one.name: _message(one, names[one.name]) for one in (*SAID, ANSWER, *HEARD)},
             "schemas": schemas,
@@ -92,10 +95,6 @@ def _answers() -> Document:
         "description": "The response topic that the command named (MQTT v5). Without one there is no answer.",
         "messages": {"answer": {"$ref": "#/components/messages/answer"}},
     }
-
-
-def _operation(message: Message) -> str:
-    return f"{'hear' if message in HEARD else 'say'}-{message.name}"
 
 
 def _says(message: Message) -> Document:

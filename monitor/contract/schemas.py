@@ -7,7 +7,7 @@ key it does not know, since adding stays `v1`. What the node hears (commands) is
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
@@ -75,7 +75,7 @@ def parts() -> tuple[dict[str, Schema], dict[str, str]]:
 
 
 def _whole(message: Message) -> Schema:
-    mode = "validation" if message in HEARD else "serialization"
+    mode: Literal["validation", "serialization"] = "validation" if message in HEARD else "serialization"
     model = message.model
     _, made = models_json_schema([(model, mode)], ref_template="#/$defs/{model}")
     definitions = {name: _plain(schema, open_=message not in HEARD) for name, schema in made["$defs"].items()}
