@@ -7,6 +7,7 @@ back over MQTT. It ends by itself, and says whether every frame drawn was told.
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 import tempfile
 import threading
 import time
@@ -28,14 +29,17 @@ from monitor.clock import SystemClock
 from monitor.config import Config, make_config
 from monitor.daemon import Daemon
 from monitor.day5_due import DAY_5_EITHER_WAY_H, DAY_5_H
+from monitor.day5_work import OVERLAYS
 from monitor.endpoints import Endpoints
 from monitor.metrics import Metrics
 from monitor.node import load_models
 from monitor.notify import Notifier
 from monitor.simulator import PLANES_UM, Life, VirtualEmbryo, simulate
+from monitor.simulator.optics import FIELD_UM
 from monitor.subscriber import Subscriber
 
 PLAIN_EVERY_S = 5.0
+QUIET_S = 3.0  # without a word, once every frame is told
 DRAIN_LIMIT_S = 120.0  # without a single new reading, once everything is drawn
 
 
@@ -49,6 +53,7 @@ class Settings:
     seed: int = 0
     size_px: int = 250
     http_port: int = 9464
+    pictures: Path = field(default_factory=lambda: Path(tempfile.gettempdir()) / "pellucid-demo-day5")
 
     @property
     def frames(self) -> int:
@@ -91,7 +96,7 @@ def _run(settings: Settings, console: Console, folder: Path, port: int, started:
     incubator = folder / "incubator"
     incubator.mkdir()
     start = datetime.now(timezone.utc).replace(minute=0, second=0, microsecond=0) - timedelta(hours=settings.hours)
-    config = _config(folder, incubator, port, start, settings.http_port)
+    config = _config(folder, incubator, port, start, settings)
     clock = SystemClock()
     metrics = Metrics(CollectorRegistry(), clock.now)
     daemon = Daemon(config, load_models(config.engines), metrics, clock, Notifier({}))
@@ -112,20 +117,41 @@ def _run(settings: Settings, console: Console, folder: Path, port: int, started:
         worker.join()
         subscriber.close()
         endpoints.stop()
+    _keep_pictures(settings.pictures, config.storage.path, board, console)
     return _sum_up(settings, console, board, metrics, time.monotonic() - started)
 
 
-def _config(folder: Path, incubator: Path, port: int, start: datetime, http_port: int) -> Config:
+def _keep_pictures(kept: Path, storage: Path, board: Board, console: Console) -> None:
+    """The last picture of day 5 of each well, out of the storage that goes with the demo; says where each lies."""
+    for well, day5 in sorted(board.day5.items(), key=lambda pair: int(pair[0])):
+        digest = day5["overlay"]
+        if digest is None or not (picture := storage / OVERLAYS / digest[:2] / f"{digest}.png").is_file():
+            continue  # no picture was looked at, or a later one has taken its place as the demo ended
+        kept.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(picture, kept / f"well-{well}.png")
+        console.print(
+            f"day 5, well {well}: {_graded(day5)}, {kept / f'well-{well}.png'}", highlight=False, soft_wrap=True
+        )
+
+
+def _config(folder: Path, incubator: Path, port: int, start: datetime, settings: Settings) -> Config:
     return make_config(
         {
             "site": {"name": "demo", "node": "virtual"},
             "incubator": [
-                {"name": "inc1", "path": incubator, "insemination": start, "stable_s": 0.2, "deadline_s": 20.0}
+                {
+                    "name": "inc1",
+                    "path": incubator,
+                    "insemination": start,
+                    "stable_s": 0.2,
+                    "deadline_s": 20.0,
+                    "pixel_size_um": FIELD_UM / settings.size_px,
+                }
             ],
             "mqtt": {"host": "127.0.0.1", "port": port, "protocol": 311},
             "storage": {"path": folder / "storage"},
             "engines": {"threads": 1, **bundled_models()},
-            "http": {"port": http_port},
+            "http": {"port": settings.http_port},
         },
         "the demo's own configuration",
     )
@@ -169,11 +195,14 @@ def _show(
     settings: Settings, console: Console, subscriber: Subscriber, drawing: Any, worker: threading.Thread
 ) -> Board:
     board, printed_at, moved_at = Board(), time.monotonic(), time.monotonic()
+    heard_at = moved_at
     with Live(console=console, refresh_per_second=4, auto_refresh=False) if console.is_terminal else _Silent() as live:
-        while len(board.frames) < settings.frames and worker.is_alive():
+        # day 5 is worked on once no frame waits: its results come behind the last reading
+        while worker.is_alive() and (len(board.frames) < settings.frames or time.monotonic() - heard_at < QUIET_S):
             now, before = time.monotonic(), len(board.frames)
             while not subscriber.messages.empty():
                 board.take(*subscriber.messages.get())
+                heard_at = now
             if len(board.frames) > before or drawing.is_alive():
                 moved_at = now
             live.update(_table(board, settings), refresh=True)
