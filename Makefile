@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-broker test-ops test-train test-slow check format bench full-size load sim2real rehearsal clean
+.PHONY: demo test test-broker test-ops test-browser test-train test-slow check format bench bench-page full-size load sim2real rehearsal clean
 
 demo: $(VENV)/.demo  ## six virtual embryos through five days, at high speed
 	$(BIN)/pellucid demo
@@ -17,6 +17,9 @@ test-broker: $(VENV)/.dev  ## needs Mosquitto and promtool: apt-get install mosq
 
 test-ops: $(VENV)/.dev  ## deploy/ with the real programs: apt-get install prometheus prometheus-alertmanager
 	$(BIN)/python -m pytest -m ops
+
+test-browser: $(VENV)/.dev  ## the page in a real browser: apt-get install chromium
+	$(BIN)/python -m pytest -m browser
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
@@ -58,6 +61,9 @@ build/models/embryodiff-%.json: | $(VENV)/.train
 build/models/%.json: | $(VENV)/.train
 	$(BIN)/python -m training.$*.export --random-weights --paper --name $* --out $(@D)
 
+bench-page: $(VENV)/.demo  ## the page's times with 72 embryos, and a frame's way with and without it
+	$(BIN)/python -m monitor.web.bench
+
 load: $(VENV)/.dev  ## 240 embryos within one second, a real daemon and a real Mosquitto (apt-get install mosquitto)
 	$(BIN)/python -m pytest tests/test_load.py -m 'broker and slow' -s
 
@@ -66,7 +72,7 @@ $(VENV)/.made:
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.made pyproject.toml
-	$(PIP) -e '.[demo]'
+	$(PIP) -e '.[demo,web]'
 	touch $@
 
 # pip >= 25.1 reads dependency groups; the one that comes with Python 3.10 to 3.12 may be older
@@ -78,7 +84,7 @@ $(VENV)/.dev: $(VENV)/.demo
 # this version first: a looser requirement may pull gigabytes of CUDA onto a machine without a GPU
 $(VENV)/.train: $(VENV)/.dev
 	$(PIP) 'torch==2.13.0'
-	$(PIP) -e '.[demo,train]'
+	$(PIP) -e '.[demo,web,train]'
 	touch $@
 
 $(VENV)/.rtx: $(VENV)/.train

@@ -28,6 +28,7 @@ from monitor.layouts import WORD, YEARS, Layout, layout
 from monitor.observe import Limits
 
 PREFIX = "PELLUCID_"
+BUNDLED_STAGE = "embryodiff-small"  # serves beside the bundled AMSNet unless another is named, or none
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -178,16 +179,24 @@ class Storage(_Section):
 
 class Engines(_Section):
     """Which models serve, and on what. `models` = "bundled" or a folder with ONNX files and manifests. `stage` "":
-    none. `segmenter` "" and no `graders`: nothing is done on day 5."""
+    none; not given: the bundled one, and none where the models are of a folder of one's own, which may hold no such.
+    `segmenter` "" and no `graders`: nothing is done on day 5."""
 
     device: Literal["auto", "gpu", "cpu"] = "auto"
     models: str = "bundled"
     blastocyst: str = "amsnet-small"
-    stage: str = ""
+    stage: str | None = None
     segmenter: str = ""
     graders: tuple[str, ...] = ()
     threads: int = Field(default=0, ge=0, le=256, description="0: one per physical core")
     plans: str = Field(default="", description="folder of what is built for the GPU here; empty: the cache's")
+
+    @property
+    def stage_model(self) -> str:
+        """The name of the stage model that serves; empty: none."""
+        if self.stage is not None:
+            return self.stage
+        return BUNDLED_STAGE if self.models == "bundled" else ""
 
     @model_validator(mode="after")
     def _day5_is_whole(self) -> Engines:
@@ -209,6 +218,7 @@ class Http(_Section):
     port: int = Field(default=9464, ge=0, le=65535)
     token_file: Path | None = None
     tls: HttpTls | None = None
+    page: bool = Field(default=False, description="serve the page; needs the extra `web`")
 
     @model_validator(mode="after")
     def _guarded_beyond_loopback(self) -> Http:

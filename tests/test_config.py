@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from monitor.config import Config, make_config, read_config, read_insemination
+from monitor.config import BUNDLED_STAGE, Config, Engines, make_config, read_config, read_insemination
 from monitor.errors import ConfigError
+from monitor.node import load_models
 
 SMALLEST = """
 [site]
@@ -97,6 +98,7 @@ ENVIRONMENT = {
     "HTTP__HOST": ("localhost", lambda read: read.http.host, "localhost"),
     "HTTP__PORT": ("0", lambda read: read.http.port, 0),
     "HTTP__TOKEN_FILE": ("/t", lambda read: read.http.token_file, Path("/t")),
+    "HTTP__PAGE": ("true", lambda read: read.http.page, True),
 }
 
 
@@ -354,3 +356,13 @@ def test_a_csv_that_is_not_there_is_told(tmp_path):
 
 def test_settings_in_hand_are_validated_like_a_file():
     told(lambda: make_config({}), "site", "incubator", "mqtt", "storage", "missing")
+
+
+def test_the_bundled_stage_model_serves_unless_another_is_named_or_none_or_the_models_are_ones_own() -> None:
+    """A folder of one's own need not hold it: an upgrade stops no node."""
+    assert Engines().stage_model == BUNDLED_STAGE
+    assert Engines(stage="").stage_model == ""
+    assert Engines(models="/models").stage_model == ""
+    assert Engines(models="/models", stage="own").stage_model == "own"
+    loaded = load_models(Engines(threads=1))
+    assert loaded.stage is not None and loaded.stage.manifest.name == BUNDLED_STAGE

@@ -41,8 +41,11 @@ def imports(folder: str) -> Iterator[tuple[str, str]]:
         ("amqtt", {"monitor/broker.py"}),
         ("prometheus_client", {*("monitor/metrics.py", "monitor/endpoints.py", "monitor/replay.py")} | {
             "monitor/rehearsal/record.py",
-            "monitor/demo.py", "monitor/cli.py", "monitor/way.py"
+            "monitor/demo.py", "monitor/cli.py", "monitor/way.py", "monitor/page_process.py", "monitor/web/health.py"
         }),
+        ("fastapi", {"monitor/web/app.py", "monitor/web/api.py"}),
+        ("uvicorn", {"monitor/web/serve.py"}),
+        ("jinja2", {"monitor/web/app.py"}),
         ("torch", set()),
         ("tensorrt", {"engines/nvidia.py"}),
         ("tensorrt_rtx", {"engines/nvidia.py"}),
@@ -72,7 +75,7 @@ def test_the_daemon_starts_without_torch_or_a_gpu_library() -> None:
     code = "import sys, monitor.cli, monitor.daemon, monitor.node; print(sorted(sys.modules))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HOME).stdout
     assert "'monitor.daemon'" in said
-    for library in ("torch", "tensorrt", "pycuda", "onnx", "amqtt", "training"):
+    for library in ("torch", "tensorrt", "pycuda", "onnx", "amqtt", "training", "fastapi", "monitor.web"):
         assert f"'{library}'" not in said
 
 
