@@ -49,6 +49,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     take_all(node)
     write_frame(root / "inc", "4", START)
     take_all(node)
+    commands, well = commands_of(node, clock), {"incubator": "inc1", "dish": "D1", "well": "4"}
+    assert give(commands, "insemination", id="c-1", time="2026-01-04T08:00:00Z", **well).code == "done"
+    assert give(commands, "assess", id="c-2", grade="4AB", **well).code == "done"
     outbox = node.journal.outbox
     outbox.remove([row.row_id for row in outbox.pending(0, 5)])
     outbox.next_session()
