@@ -122,7 +122,7 @@ class Box(Machine):
 
     def metric(self, series: str) -> float:
         ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9464/metrics').read().decode())"
-        text = self.run(f'python3 -c "{ask}"')
+        text = self.wait_until(f'python3 -c "{ask}"')
         return float(re.findall(rf"^{re.escape(series)} (.*)$", text, re.MULTILINE)[0])
 
     @property
@@ -283,10 +283,10 @@ def test_work_that_hangs_in_a_living_process_is_ended_by_the_watchdog_with_its_s
 
 
 def test_killed_in_the_middle_it_loses_no_frame_tells_none_twice_and_finds_its_memories(box: Box) -> None:
-    box.frames("2", 12)
-    box.wait_for_readings("2", 2)
+    box.frames("2", 60)
+    box.wait_for_readings("2", 1)
     box.run("systemctl kill --signal=KILL pellucid")
-    box.wait_for_readings("2", 12)
+    box.wait_for_readings("2", 60)
     told = box.readings()
     assert sorted(reading["seq"] for reading in told) == list(range(1, len(told) + 1))
     assert len({(str(reading["embryo"]), reading["occurred_at"]) for reading in told}) == len(told)
