@@ -72,6 +72,15 @@ def test_a_file_that_is_not_there_or_is_no_toml_is_told(tmp_path, config):
     told(lambda: config("[site]", "[site"), "pellucid.toml")
 
 
+def test_a_secret_may_lie_where_systemd_puts_credentials(config, monkeypatch):
+    text = '[mqtt]\nusername = "me"\npassword_file = "$CREDENTIALS_DIRECTORY/mqtt-password"'
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials/pellucid.service")
+    read = config("[mqtt]", text)
+    assert read.mqtt.password_file == Path("/run/credentials/pellucid.service/mqtt-password")
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    told(lambda: config("[mqtt]", text), "mqtt.password_file", "CREDENTIALS_DIRECTORY", "LoadCredential")
+
+
 ENVIRONMENT = {
     "SITE__NAME": ("lab2", lambda read: read.site.name, "lab2"),
     "SITE__NODE": ("box2", lambda read: read.site.node, "box2"),
