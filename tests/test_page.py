@@ -146,6 +146,17 @@ def test_the_page_sees_what_is_written_while_it_is_open(client: TestClient, jour
     assert listed["alert_id"] == alert.alert_id
 
 
+def test_a_refresh_is_answered_in_full_only_after_something_was_written(client: TestClient, journal: Journal) -> None:
+    first = client.get("/page/incubator/inc1?part=cards")
+    known = {"If-None-Match": first.headers["ETag"]}
+    again = client.get("/page/incubator/inc1?part=cards", headers=known)
+    assert (again.status_code, again.content) == (304, b"")
+    virtual.raise_alert(journal, EMBRYO, START)
+    after = client.get("/page/incubator/inc1?part=cards", headers=known)
+    assert after.status_code == 200 and "low P(blastocyst)" in after.text
+    assert after.headers["ETag"] != first.headers["ETag"]
+
+
 def test_the_daemon_writes_on_while_the_page_looks(client: TestClient, journal: Journal, tmp_path: Path) -> None:
     page = page_over(tmp_path)
     with page.look._looker.looking() as look:

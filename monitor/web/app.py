@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -124,8 +125,10 @@ def _renderer(page: Page) -> Render:
         "grade_words": grade_words,
     }
 
+    templates = {name: environment.get_template(name) for name in environment.list_templates()}  # compiled now
+
     def render(template: str, status: int = 200, **facts: Any) -> Response:
-        text = environment.get_template(template).render(now=page.now(), **facts)
+        text = templates[template].render(now=page.now(), **facts)
         return Response(text, status, media_type="text/html; charset=utf-8", headers={"Cache-Control": "no-store"})
 
     return render
@@ -188,18 +191,25 @@ def _views(app: FastAPI, page: Page, render: Render) -> None:
         return render("front.html", counts=page.look.embryos_in(names), alerts=page.look.open_alerts())
 
     @app.get("/page/incubator/{name}", include_in_schema=False)
-    def incubator(name: str, part: str = "") -> Response:
+    def incubator(request: Request, name: str, part: str = "") -> Response:
         if name not in names:
             raise HTTPException(404, f"no incubator is named {name[:80]!r}: there are {', '.join(names)}")
-        found, figures = page.look.incubator(name), page.health.figures()
-        return render(
+        figures = page.health.figures()
+        reachable = figures.of("share_reachable", incubator=name)
+        tag = _tag(page, reachable, figures.fault)  # before the look: what is written in between is news next time
+        if part and request.headers.get("If-None-Match") == tag:
+            return Response(status_code=304, headers={"ETag": tag})
+        found = page.look.incubator(name)
+        response = render(
             "cards.html" if part == "cards" else "incubator.html",
             incubator=found,
             dishes=view.dishes(found, page.veiled),
-            reachable=figures.of("share_reachable", incubator=name),
+            reachable=reachable,
             figures=figures,
             former=[] if part else page.look.former(name),
         )
+        response.headers["ETag"] = tag
+        return response
 
     @app.get("/page/embryo/{incubator}/{dish}/{well}/{first}", include_in_schema=False)
     def embryo(
@@ -228,6 +238,15 @@ def _views(app: FastAPI, page: Page, render: Render) -> None:
     @app.get("/page/words", include_in_schema=False)
     def words() -> Response:
         return render("words.html")
+
+
+_LIFE = secrets.token_hex(4)  # another process counts the journal's versions otherwise
+
+
+def _tag(page: Page, *facts: object) -> str:
+    """An ETag of the journal as it is and what else a view shows."""
+    text = repr((page.look.version(), *facts))
+    return f'"{_LIFE}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"'
 
 
 def _known(page: Page, embryo_id: str) -> Embryo:

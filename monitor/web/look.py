@@ -70,6 +70,12 @@ class Look:
     def __init__(self, looker: Looker) -> None:
         self._looker, self._tracks = looker, Tracks(looker)
 
+    def version(self) -> int:
+        """Another number after anything has been written."""
+        with self._looker.looking() as look:
+            ((version,),) = look.rows("PRAGMA data_version")
+        return int(version)
+
     def embryos_in(self, names: tuple[str, ...]) -> dict[str, int]:
         """Incubator -> embryos that lie in it."""
         with self._looker.looking() as look:

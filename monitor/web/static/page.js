@@ -19,6 +19,7 @@ function tellTimes(root) {
 
 // -- refreshing: what has changed takes the place of what was there ---------------------------------------------------
 
+const tags = new WeakMap(); // box -> the ETag of what it last got
 const served = new Map(); // id -> what the server last said: what a script has changed since is no news
 
 function remember(root) {
@@ -29,8 +30,14 @@ async function refresh(box) {
   const began = performance.now();
   let answer;
   try {
-    answer = await fetch(box.dataset.poll, { cache: "no-store", headers: { Accept: "text/html" } });
+    const known = tags.has(box) ? { "If-None-Match": tags.get(box) } : {};
+    answer = await fetch(box.dataset.poll, { cache: "no-store", headers: { Accept: "text/html", ...known } });
+    if (answer.status === 304) {
+      $("stale").hidden = true;
+      return;
+    }
     if (!answer.ok) throw new Error(answer.status);
+    if (answer.headers.has("ETag")) tags.set(box, answer.headers.get("ETag"));
   } catch {
     $("stale").hidden = false;
     return;
