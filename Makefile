@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP_WHEEL = $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --wheel-dir $(BUNDLE)/wheels
+PIP_DOWNLOAD = $(BIN)/python -m pip download --quiet --disable-pip-version-check --dest $(BUNDLE)/wheels
 
-.PHONY: demo test test-broker test-ops test-browser test-train test-slow check format bench bench-page full-size load sim2real clean
+.PHONY: demo test test-broker test-ops test-browser test-train test-slow check format bench bench-page bundle full-size load sim2real clean
 
 demo: $(VENV)/.demo  ## six virtual embryos through five days, at high speed
 	$(BIN)/pellucid demo
@@ -15,7 +17,8 @@ test: $(VENV)/.dev  ## the fast tests
 test-broker: $(VENV)/.dev  ## needs Mosquitto and promtool: apt-get install mosquitto openssl prometheus
 	$(BIN)/python -m pytest -m 'broker and not slow'
 
-test-ops: $(VENV)/.dev  ## deploy/ with the real programs: apt-get install prometheus prometheus-alertmanager
+# as root also a machine with a systemd of its own; the packages stand in .ci/run
+test-ops: $(VENV)/.dev  ## deploy/ with the real programs
 	$(BIN)/python -m pytest -m ops
 
 test-browser: $(VENV)/.dev  ## the page in a real browser: apt-get install chromium
@@ -60,6 +63,19 @@ build/models/embryodiff-%.json: | $(VENV)/.train
 
 build/models/%.json: | $(VENV)/.train
 	$(BIN)/python -m training.$*.export --random-weights --paper --name $* --out $(@D)
+
+# for a machine like this one (Python, processor); for a Jetson from anywhere: make bundle FOR=jetson
+FOR ?= here
+EXTRAS ?=
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' monitor/__init__.py)
+BUNDLE = build/pellucid-$(VERSION)
+FOREIGN_jetson = --platform manylinux_2_28_aarch64 --platform manylinux2014_aarch64 --python-version 3.10 --only-binary=:all:
+bundle: $(VENV)/.made  ## build/pellucid-<version>.tar: all a machine without internet needs to install this version
+	rm -rf $(BUNDLE) && mkdir -p $(BUNDLE)/wheels
+	$(PIP_WHEEL) --no-deps .
+	$(if $(FOREIGN_$(FOR)),$(PIP_DOWNLOAD) $(FOREIGN_$(FOR)),$(PIP_WHEEL)) "$$(ls $(BUNDLE)/wheels/pellucid-*.whl)$(EXTRAS:%=[%])"
+	cp -r deploy LICENSE $(BUNDLE)
+	tar -C build -cf $(BUNDLE).tar pellucid-$(VERSION)
 
 bench-page: $(VENV)/.demo  ## the page's times with 72 embryos, and a frame's way with and without it
 	$(BIN)/python -m monitor.web.bench

@@ -103,7 +103,7 @@ class FakeDevice:
         self._landing: list[tuple[Array, Array]] = []
         self.allocated_bytes = 0
         self.runs: list[int] = []
-        self.closed = False
+        self.ended = threading.Event()
 
     def check(self) -> None:
         if threading.get_ident() != self._thread:
@@ -157,8 +157,12 @@ class FakeDevice:
             raise PlanError(f"the plan is for {header['facts']}, this is {asdict(self._facts)}")
         return FakeProgram(self, self._faults, arrays["graph"].tobytes(), int(header["most"]))
 
+    @property
+    def closed(self) -> bool:
+        return self.ended.is_set()
+
     def close(self) -> None:
-        self.closed = True
+        self.ended.set()
 
 
 @dataclass

@@ -37,9 +37,7 @@ def look(
     try:
         driver = load_driver()
     except OSError:
-        return Lacking(
-            "no NVIDIA driver (libcuda.so.1)", "on a machine with an NVIDIA GPU install its driver; else the CPU serves"
-        )
+        return Lacking("no NVIDIA driver (libcuda.so.1)", "on a machine with an NVIDIA GPU, install its driver")
     code, count = int(driver.cuInit(0)), ctypes.c_int()
     if code == 0:
         code = int(driver.cuDeviceGetCount(ctypes.byref(count)))

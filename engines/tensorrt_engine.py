@@ -88,16 +88,20 @@ class TensorRtEngine:
         arena_bytes: int = ARENA_BYTES,
     ) -> None:
         self._device, self._spec, self.runtime, self.mirrored = device, spec, runtime, mirrored
-        self._program = device.load(plan)
-        check_ports(spec, self._program.ports)
-        self._sizes = tuple(size for size in SIZES if size <= self._program.most)
         self._state_floats = math.prod(spec.state.shape)
         self._sets: dict[int, tuple[_Set, _Set]] = {}
         self._others: weakref.WeakKeyDictionary[State, Row] = weakref.WeakKeyDictionary()
         self._turn = 0
-        row_bytes = max(4 * self._state_floats, 1)
-        rows = min(MOST_ROWS, max(arena_bytes // row_bytes, 4 * self._program.most))
-        self._arena = Arena(device, max(self._state_floats, 1), rows, 2 * self._program.most)
+        try:
+            self._program = device.load(plan)
+            check_ports(spec, self._program.ports)
+            row_bytes, most = max(4 * self._state_floats, 1), self._program.most
+            rows = min(MOST_ROWS, max(arena_bytes // row_bytes, 4 * most))
+            self._arena = Arena(device, max(self._state_floats, 1), rows, 2 * most)
+        except EngineError:
+            device.close()
+            raise
+        self._sizes = tuple(size for size in SIZES if size <= most)
         self._start = Row(None, frozen(np.zeros(max(self._state_floats, 1), np.float32)))
 
     @property

@@ -156,13 +156,12 @@ def _config(folder: Path, incubator: Path, port: int, start: datetime, settings:
 
 
 def bundled_models() -> dict[str, Any]:
-    """The bundled models beside AMSNet as settings: the stage's, and those of day 5 where none of them is missing."""
+    """The bundled models of day 5 as settings, where none of them is missing; AMSNet and the stage's need no naming."""
     manifests = [read_manifest(path) for path in find_manifests(BUNDLED_MODELS)]
-    names = {task: [one.name for one in manifests if one.task == task] for task in ("stage", "segmentation", "grade")}
-    found: dict[str, Any] = {"stage": names["stage"][0]} if names["stage"] else {}
+    names = {task: [one.name for one in manifests if one.task == task] for task in ("segmentation", "grade")}
     if names["segmentation"] and names["grade"]:
-        found |= {"segmenter": names["segmentation"][0], "graders": names["grade"]}
-    return found
+        return {"segmenter": names["segmentation"][0], "graders": names["grade"]}
+    return {}
 
 
 def _draw(out: Path, settings: Settings, start: datetime) -> None:

@@ -49,7 +49,8 @@ def load_models(settings: Engines, builds: bool = False) -> Loaded:
     folder = BUNDLED_MODELS if settings.models == "bundled" else Path(settings.models)
     try:
         loaded = _loaded(settings, settings.blastocyst, "blastocyst", folder, "blastocyst", builds)
-        stage = _loaded(settings, settings.stage, "stage", folder, "stage", builds) if settings.stage else None
+        name = settings.stage_model
+        stage = _loaded(settings, name, "stage", folder, "stage", builds) if name else None
         if not settings.segmenter:
             return replace(loaded, stage=stage)
         segmenter = _loaded(settings, settings.segmenter, "segmentation", folder, "segmenter", builds)

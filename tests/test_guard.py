@@ -14,7 +14,7 @@ import pytest
 from engines.build import build_plan
 from engines.contract import Engine, EngineError, State
 from engines.device_memory import DeviceError, GpuFacts, Lacking, PlanError, Profile
-from engines.fake_device import FACTS, FakeToolkit, Faults
+from engines.fake_device import FACTS, FakeDevice, FakeToolkit, Faults
 from engines.golden import Apart, apart
 from engines.guard import GuardedEngine, Limits
 from engines.load import GpuUse, load_engine
@@ -83,6 +83,10 @@ def frames(engine: Engine, state: State, count: int, seed: int = 0) -> tuple[Sta
         state = step.states[0]
         said.append(float(step.outputs["y_blastocyst"][0, 0]))
     return state, said
+
+
+def closed_soon(device: FakeDevice) -> bool:
+    return device.ended.wait(10)
 
 
 # What may serve
@@ -166,6 +170,7 @@ def test_a_plan_that_is_not_fit_never_serves_is_told_and_built_again_once(
     spoil(bench)
     bench.engine.begin()
     assert not bench.on_gpu and reason in str(bench.engine.fallback)
+    assert all(closed_soon(device) for device in bench.toolkit.opened), "what was opened for it is closed"
     _, said = frames(bench.engine, bench.engine.initial_state(), 3)
     assert said == frames(alone := bench.reference(), alone.initial_state(), 3)[1]
     assert len(bench.waiting) == 1
