@@ -6,7 +6,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PIP_WHEEL = $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --wheel-dir $(BUNDLE)/wheels
 PIP_DOWNLOAD = $(BIN)/python -m pip download --quiet --disable-pip-version-check --dest $(BUNDLE)/wheels
 
-.PHONY: demo test test-broker test-ops test-browser test-train test-slow check format bench bench-page bundle full-size load sim2real clean
+.PHONY: demo test test-broker test-ops test-browser test-train test-slow check format bench bench-page bundle full-size load sim2real rehearsal clean
 
 demo: $(VENV)/.demo  ## six virtual embryos through five days, at high speed
 	$(BIN)/pellucid demo
@@ -111,6 +111,14 @@ $(VENV)/.rtx: $(VENV)/.train
 sim2real: $(VENV)/.train  ## see training/sim2real/README.md
 	nice -n 10 $(BIN)/python -m training.sim2real.train --embryos 1200 --minutes 13 --name round --workers 2
 	nice -n 10 $(BIN)/python -m training.sim2real.evaluate --run training/runs/sim2real/round
+
+# alerts scored on a script of virtual embryos: 300 with a frame each hour, 20 with one each ten minutes. Hours of drawing;
+# it goes on where it was stopped
+EMBRYOS ?= 300
+TEN_MIN ?= 20
+rehearsal: $(VENV)/.demo
+	nice -n 10 $(BIN)/python -m monitor.rehearsal.record --embryos $(EMBRYOS) --ten-min $(TEN_MIN) --out build/rehearsal
+	$(BIN)/python -m monitor.rehearsal.score --record build/rehearsal
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -244,6 +244,15 @@ class Commands(_Section):
     the token of `[http]`."""
 
     enabled: tuple[Name, ...] = tuple(COMMANDS)
+    blind_first: bool = Field(
+        default=False, description="withhold what the models say of an embryo until its own assessment is recorded"
+    )
+
+    @model_validator(mode="after")
+    def _an_assessment_can_be_given(self) -> Commands:
+        if self.blind_first and "assess" not in self.enabled:
+            raise ValueError("blind_first needs the command assess among enabled: nothing else ends the withholding")
+        return self
 
 
 class Config(BaseSettings):

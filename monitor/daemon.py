@@ -81,6 +81,7 @@ class Daemon:
             clock,
             metrics,
             config.alerts,
+            config.commands.blind_first,
         )
         self.node.journal.configured(configuration(config), clock.now())
         self.imaging = Imaging(self.node.intakes, self.node.journal, metrics)
@@ -294,6 +295,8 @@ class Daemon:
 
     def _say_alerts(self, alerts: Sequence[Alert]) -> None:
         for alert in alerts:
+            if self.node.journal.blind.hides_word(alert):
+                continue
             log.warning(
                 "alert",
                 extra={
@@ -319,7 +322,8 @@ class Daemon:
         return due
 
     def _say(self, reading: Reading) -> None:
-        embryo, blastocyst = reading.embryo, reading.blastocyst
+        blind = self.node.journal.blind
+        embryo, blastocyst = reading.embryo, blind.shown(reading).blastocyst
         log.info(
             "reading",
             extra={

@@ -16,6 +16,7 @@ from pathlib import Path
 from monitor.alert import Alert, AlertState
 from monitor.alert_table import AlertTable, Verdict, alert_topic
 from monitor.audit import KEPT_ELSEWHERE, Audit
+from monitor.blind import Blind, withheld
 from monitor.command_body import Answer, Assess
 from monitor.command_table import CommandTable
 from monitor.database import Database
@@ -73,11 +74,12 @@ class Recorded:
 
 class Journal:
     """One writer. `boot_id` stands in every reading recorded in this life; None (a replay) records no outbox rows.
+    `blind_first`: what the models say of an embryo is not sent before it was assessed (`monitor.blind`).
 
     Raises ConfigError when another daemon holds the folder, StorageError when the file is damaged or of another schema.
     """
 
-    def __init__(self, folder: Path, boot_id: str | None) -> None:
+    def __init__(self, folder: Path, boot_id: str | None, blind_first: bool = False) -> None:
         self._boot_id = boot_id
         self._database = Database(folder)
         self._db = self._database.connection
@@ -85,10 +87,11 @@ class Journal:
         self.alerts = AlertTable(self._database)
         self.files = FileTable(self._database)
         self.features = FeatureTable(self._database)
-        self.outbox = OutboxTable(self._database, self.alerts)
+        self.commands = CommandTable(self._database)
+        self.blind = Blind(blind_first and boot_id is not None, self.commands.is_assessed)
+        self.outbox = OutboxTable(self._database, self.alerts, self.blind)
         self.last_frames = LastFrames(self._database)
         self.day5 = Day5Table(self._database)
-        self.commands = CommandTable(self._database)
 
     @property
     def is_new(self) -> bool:
@@ -142,19 +145,33 @@ class Journal:
         and the overlays that no row names any more. Raises StorageError; then nothing has happened."""
         event = worked.event
         with self._database.transaction():
-            if self._boot_id is not None:
-                event = event.model_copy(update={"seq": self._database.count("seq"), "boot_id": self._boot_id})
-            body, embryo = event.body(), event.embryo
-            freed = self.day5.record(worked, body)
-            if self._boot_id is not None:
-                query = "SELECT complete_at FROM reading WHERE id = ?"
-                (complete_at,) = self._db.execute(query, (event.day5.frame.reading,)).fetchone()
-                topic = event_topic(Place(embryo.incubator, embryo.dish, embryo.well))
-                self.outbox.put("event", topic, None, False, complete_at, now, body)
+            tells = self._boot_id is not None and not self.blind.hides(event.embryo.embryo_id)
+            event, embryo = self._numbered(event) if tells else event, event.embryo
+            freed = self.day5.record(worked, event.body())
+            if tells:
+                self._send_event(event, now)
             standing = {"standing": self.audit.standing(embryo.embryo_id)}
             self.audit.append_kept("event", f"embryo/{embryo.embryo_id}", event.id, standing, now)
             freed = {digest for digest in freed if not self.day5.named(digest)}
         return event, freed
+
+    def _numbered(self, event: Event) -> Event:
+        return event.model_copy(update={"seq": self._database.count("seq"), "boot_id": self._boot_id})
+
+    def _send_event(self, event: Event, now: datetime) -> None:
+        query = "SELECT complete_at FROM reading WHERE id = ?"
+        (complete_at,) = self._db.execute(query, (event.day5.frame.reading,)).fetchone()
+        topic = event_topic(Place(event.embryo.incubator, event.embryo.dish, event.embryo.well))
+        self.outbox.put("event", topic, None, False, complete_at, now, event.body())
+
+    def _disclose(self, run: Run, now: datetime) -> None:
+        """An embryo has been assessed: its newest reading and its last result are said as they are."""
+        reading = self.newest_reading(run.embryo_id)
+        if reading is not None:
+            (complete_at,) = self._db.execute("SELECT complete_at FROM reading WHERE id = ?", (reading,)).fetchone()
+            self.outbox.put("reading", reading_topic(run.place), reading, True, complete_at, now)
+        if (last := self.day5.last(run.embryo_id)) is not None:
+            self._send_event(self._numbered(last), now)
 
     def decide(self, verdicts: Sequence[Verdict], now: datetime) -> list[Alert]:
         """Record what was decided without a frame; the words as recorded."""
@@ -178,7 +195,10 @@ class Journal:
                 self.commands.put_time_zero(deed.time_zero[0].embryo_id, deed.time_zero[1])
             if deed.assessed is not None:
                 run, reading, assessment = deed.assessed
+                discloses = self.blind.hides(run.embryo_id)
                 self.commands.put_assessment(run.embryo_id, reading, assessment, now)
+                if discloses:
+                    self._disclose(run, now)
             if deed.ended is not None:
                 freed, overlays = self._end_run(deed.ended, "command", now), self.day5.end(deed.ended.embryo_id)
             words = self._put_verdicts(deed.verdicts, None, now)
@@ -331,13 +351,20 @@ class Journal:
         if self._boot_id is not None:
             self.last_frames.record(reading, now)
             # only the newest frame may stand in the retained topic: a late word about an old one must not replace it
-            self.outbox.put("reading", reading_topic(place), reading.id, newest, complete_at, now)
+            topic = reading_topic(place)
+            if self.blind.hides(reading.embryo.embryo_id):
+                self.outbox.put("reading", topic, None, newest, complete_at, now, withheld(reading).body())
+            else:
+                self.outbox.put("reading", topic, reading.id, newest, complete_at, now)
         return reading
 
     def _put_verdicts(self, verdicts: Iterable[Verdict], complete_at: datetime | None, now: datetime) -> list[Alert]:
         at = (complete_at or now).isoformat()
-        words = [word for verdict in verdicts for word in self.alerts.put(verdict, self._boot_id, now, at)]
+        hides = self.blind.hides_word
+        words = [word for one in verdicts for word in self.alerts.put(one, self._boot_id, now, at, hides)]
         for word in words if self._boot_id is not None else ():
+            if hides(word):
+                continue
             topic, cleared = alert_topic(word.alert_id), word.state is AlertState.CLEARED
             self.outbox.put("alert", topic, None, not cleared, at, now, word.body())
             if cleared:  # the last word is heard by whoever listens; then the topic is empty

@@ -21,6 +21,7 @@ from monitor.errors import StorageError
 from tests.graded import INSEMINATED, graded, write_blastocyst
 from tests.house import START, FakeClock, node_over, take_all, write_frame
 from tests.staged import staged_model
+from tests.test_commands import commands_of, give
 
 HOUR = timedelta(hours=1)
 DUE = INSEMINATED + 114 * HOUR
@@ -46,6 +47,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     take_all(node)
     write_frame(root / "inc", "4", START)
     take_all(node)
+    commands, well = commands_of(node, clock), {"incubator": "inc1", "dish": "D1", "well": "4"}
+    assert give(commands, "insemination", id="c-1", time="2026-01-04T08:00:00Z", **well).code == "done"
+    assert give(commands, "assess", id="c-2", grade="4AB", **well).code == "done"
     outbox = node.journal.outbox
     outbox.remove([row.row_id for row in outbox.pending(0, 5)])
     outbox.next_session()
@@ -249,7 +253,8 @@ def test_a_journal_from_before_there_was_an_audit_is_taken_in_and_held_from_then
     store: Path, tmp_path: Path
 ) -> None:
     with sqlite3.connect(store / "journal.sqlite") as db:
-        db.execute("DROP TABLE audit")
+        for later in ("audit", "command", "assessment", "time_zero"):
+            db.execute(f"DROP TABLE {later}")
         db.execute("PRAGMA user_version = 4")
     db.close()
     node_over(tmp_path, FakeClock(START + timedelta(days=5))).journal.close()

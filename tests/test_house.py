@@ -126,6 +126,29 @@ def test_every_command_and_make_target_of_the_readme_exists() -> None:
     assert commands == {"run", "replay", "check", "simulate", "engines"}
 
 
+def test_every_key_of_a_command_every_code_and_every_lack_stands_in_the_contract() -> None:
+    from typing import get_args
+
+    from monitor.command_body import COMMANDS, Answer, Code
+    from monitor.lacks import INTERVALS
+
+    section = CONTRACT.partition("## Commands to the monitor")[2].partition("\n## ")[0]
+    for name, command in COMMANDS.items():
+        row = next(line for line in section.splitlines() if line.startswith(f"| `{name}`"))
+        assert {key.rstrip("?") for key in re.findall(r"`([a-z_0-9]+\??)`", row.split("|")[2])} >= set(
+            command.model_fields
+        )
+    answer = {field.alias or name for name, field in Answer.model_fields.items()}
+    assert not [word for word in (*get_args(Code), *answer) if not re.search(rf"\b{word}\b", section)]
+    source = (HOME / "monitor" / "lacks.py").read_text()
+    lacks = CONTRACT.partition("`lacks` names what is not said")[2].partition("`calibration {")[0]
+    words = (
+        set(re.findall(r'(?:return|else|or|:) "([a-z_]+)"', source)) | set(INTERVALS) | {"few_segments", "wide_spread"}
+    )
+    assert len(words) > 12
+    assert not [word for word in sorted(words) if f"`{word}`" not in lacks]
+
+
 def test_the_bundled_models_stay_under_30_mb_and_say_what_they_are_for() -> None:
     from engines.load import BUNDLED_MODELS, find_manifests
     from engines.manifest import read_manifest
