@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from monitor.alert import Alert, AlertLimits, AlertState, AlertSubject, Evidence
+from monitor.alert_machine import Open, Watching
 from monitor.alert_table import Verdict
 from monitor.day5_body import Day5, Day5Criterion, Day5Frame, Day5Grade, Day5Measured
 from monitor.day5_table import Worked
@@ -182,7 +183,8 @@ def raise_alert(journal: Journal, embryo_id: str, at: datetime, kind: str = "low
         evidence=Evidence(),
         runbook="runbook.md#low_blastocyst_probability",
     )
-    journal.decide([Verdict(subject, words=(alert,))], at)
+    standing = Open(alert_id=name, revision=1, raised_at=at, first_reading=None, worst=0.07, said_s=None, told_at=at)
+    journal.decide([Verdict(subject, {kind: Watching(open=standing)}, (alert,))], at)
     return alert
 
 
