@@ -6,7 +6,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PIP_WHEEL = $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --wheel-dir $(BUNDLE)/wheels
 PIP_DOWNLOAD = $(BIN)/python -m pip download --quiet --disable-pip-version-check --dest $(BUNDLE)/wheels
 
-.PHONY: demo test test-broker test-ops test-browser test-train test-slow check format bench bench-page bundle full-size load sim2real rehearsal clean
+.PHONY: demo test test-broker test-ops test-browser test-train test-slow check format bench bench-page bundle contract full-size load sim2real rehearsal clean
 
 demo: $(VENV)/.demo  ## six virtual embryos through five days, at high speed
 	$(BIN)/pellucid demo
@@ -40,6 +40,9 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+contract: $(VENV)/.dev  ## JSON Schemas, AsyncAPI document and samples below deploy/, from the node's own models
+	$(BIN)/python -m monitor.contract deploy
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from monitor.audit import Link, link_hash
 from monitor.audit_check import Report, check
 from monitor.cli import main
-from monitor.database import expected_schema, opened_for_reading
+from monitor.database import BEFORE_AUDIT, LACKING, expected_schema, opened_for_reading
 from monitor.errors import StorageError
 from tests.graded import INSEMINATED, graded, write_blastocyst
 from tests.house import START, FakeClock, node_over, take_all, write_frame
@@ -24,6 +25,7 @@ from tests.staged import staged_model
 from tests.test_commands import commands_of, give
 
 HOUR = timedelta(hours=1)
+WELL_1 = {"incubator": "inc1", "dish": "D1", "well": "1"}
 DUE = INSEMINATED + 114 * HOUR
 TABLES = sorted({name for name, sql in expected_schema().items() if sql.startswith("CREATE TABLE")})
 
@@ -53,6 +55,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outbox = node.journal.outbox
     outbox.remove([row.row_id for row in outbox.pending(0, 5)])
     outbox.next_session()
+    commands = commands_of(node, clock)
+    assert give(commands, "insemination", **WELL_1, time="2026-01-01T06:00:00Z", id="one").accepted
+    assert give(commands, "assess", **WELL_1, grade="4AB", id="two").accepted
+    take_all(node)
     node.journal.configured({"alerts": {"enter": 0.1}}, clock.now())
     node.journal.seal(clock.now())
     node.journal.close()
@@ -253,9 +259,9 @@ def test_a_journal_from_before_there_was_an_audit_is_taken_in_and_held_from_then
     store: Path, tmp_path: Path
 ) -> None:
     with sqlite3.connect(store / "journal.sqlite") as db:
-        for later in ("audit", "command", "assessment", "time_zero"):
-            db.execute(f"DROP TABLE {later}")
-        db.execute("PRAGMA user_version = 4")
+        for table in re.findall(r"CREATE TABLE (\w+)", LACKING[BEFORE_AUDIT]):
+            db.execute(f"DROP TABLE {table}")
+        db.execute(f"PRAGMA user_version = {BEFORE_AUDIT}")
     db.close()
     node_over(tmp_path, FakeClock(START + timedelta(days=5))).journal.close()
     report = report_of(store)
