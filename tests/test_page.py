@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("fastapi", reason="the extra `web` is not installed")
 
 from fastapi.testclient import TestClient
+from markupsafe import escape
 
 from monitor.body import INTENDED_USE
 from monitor.errors import FrameError
@@ -141,7 +142,7 @@ def test_the_page_sees_what_is_written_while_it_is_open(client: TestClient, jour
     assert "low P(blastocyst)" not in client.get("/page/incubator/inc1").text
     alert = virtual.raise_alert(journal, EMBRYO, START)
     assert "low P(blastocyst)" in client.get("/page/incubator/inc1?part=cards").text
-    assert alert.text in client.get("/page/alerts").text
+    assert escape(alert.text) in client.get("/page/alerts").text
     (listed,) = client.get("/api/v1/alerts").json()["alerts"]
     assert listed["alert_id"] == alert.alert_id
 
