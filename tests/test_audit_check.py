@@ -25,7 +25,6 @@ from tests.staged import staged_model
 from tests.test_commands import commands_of, give
 
 HOUR = timedelta(hours=1)
-WELL_1 = {"incubator": "inc1", "dish": "D1", "well": "1"}
 DUE = INSEMINATED + 114 * HOUR
 TABLES = sorted({name for name, sql in expected_schema().items() if sql.startswith("CREATE TABLE")})
 
@@ -55,10 +54,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outbox = node.journal.outbox
     outbox.remove([row.row_id for row in outbox.pending(0, 5)])
     outbox.next_session()
-    commands = commands_of(node, clock)
-    assert give(commands, "insemination", **WELL_1, time="2026-01-01T06:00:00Z", id="one").accepted
-    assert give(commands, "assess", **WELL_1, grade="4AB", id="two").accepted
-    take_all(node)
     node.journal.configured({"alerts": {"enter": 0.1}}, clock.now())
     node.journal.seal(clock.now())
     node.journal.close()
