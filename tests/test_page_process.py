@@ -316,3 +316,15 @@ def test_the_page_reads_a_journal_whose_daemon_has_gone(tmp_path: Path) -> None:
     assert len(page.look.incubator("inc1").embryos) == 1
     again = Journal(tmp_path / "store", "boot2")  # and does not keep the next daemon out
     again.close()
+
+
+def test_where_a_service_may_not_lower_its_priority_the_page_is_served_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from monitor.web.serve import be_gentle
+
+    def forbidden(_: int) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "nice", forbidden)
+    be_gentle()
