@@ -1,8 +1,9 @@
 """What is kept no longer: the chain's oldest rows go, and with them all that they tell of; the rest still holds.
 
 A row `pruned` at the chain's end says what was removed and holds the hash of the last row that went, so that a
-beginning cut off by anybody else is found. What still stands is said again from the chain, never from the tables, so that pruning
-makes no change good that nobody wrote. It works inside a transaction that somebody else has opened; it knows no clock.
+beginning cut off by anybody else is found. What still stands is said again from the chain, never from the tables, so
+that pruning makes no change good that nobody wrote. It works inside a transaction that somebody else has opened; it
+knows no clock.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Retention:
                 links = [link for link in links if link.number < last.number]
         return links
 
-    # -- what still stands ----------------------------------------------------------------------------------------------
+    # -- what still stands ---------------------------------------------------------------------------------------------
 
     def _say_again(self, told: Sequence[tuple[Link, dict[str, Any]]], through: int, now: datetime) -> None:
         """What the last row about a thing said, where that row goes and the thing stays."""
@@ -116,7 +117,7 @@ class Retention:
         last = self._audit.last(subject)
         return subject.startswith("embryo/") and (last is None or last.number <= through)
 
-    # -- what goes ------------------------------------------------------------------------------------------------------
+    # -- what goes -----------------------------------------------------------------------------------------------------
 
     def _remove(self, told: Sequence[tuple[Link, dict[str, Any]]], through: int) -> None:
         for kind, (table, column) in KEPT_ELSEWHERE.items():
