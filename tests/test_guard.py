@@ -236,6 +236,25 @@ def test_the_plan_proves_itself_anew_after_each_restart(tmp_path: Path) -> None:
     assert not bench.on_gpu
 
 
+def test_every_batch_size_is_bound_before_the_first_frame(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.engine.begin()
+    (device,) = bench.toolkit.opened
+    bound = list(device.binds)
+    assert bound == [1, 1, 2, 2, 4, 4]
+    for rows in (1, 2, 3, 4):
+        bench.engine.step([bench.engine.initial_state()] * rows, sample_inputs(bench.engine, rows, 0))
+    assert device.binds == bound
+
+
+def test_a_device_without_room_for_the_buffers_is_closed_again(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.faults.allocations_bytes = 1024 * 80 + 300  # the arena, and not much more
+    bench.engine.begin()
+    (device,) = bench.toolkit.opened
+    assert "out of memory" in str(bench.engine.fallback) and closed_soon(device) and device.allocated_bytes == 0
+
+
 def test_a_try_that_ended_well_leaves_no_mark(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.engine.begin()
