@@ -229,9 +229,7 @@ class TensorRtEngine:
         buffers: dict[str, Buffer] = {}
         for port in self._program.ports:
             buffers[port.name] = device.allocate(_bytes(port, size))
-            self._buffers.append(
-                buffers[port.name]
-            )  # at once: the next may find no room
+            self._buffers.append(buffers[port.name])  # at once: the next may find no room
         host = {port.name: device.page_locked((size, *port.shape), port.dtype) for port in self._program.ports}
         floats = host.pop("state", None)
         host.pop("state_next", None)
