@@ -69,7 +69,7 @@ build/models/%.json: | $(VENV)/.train
 
 # for a machine like this one (Python, processor); for a Jetson from anywhere: make bundle FOR=jetson
 FOR ?= here
-EXTRAS ?=
+EXTRAS ?= web
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' monitor/__init__.py)
 BUNDLE = build/pellucid-$(VERSION)
 FOREIGN_jetson = --platform manylinux_2_28_aarch64 --platform manylinux2014_aarch64 --python-version 3.10 --only-binary=:all:

@@ -2,6 +2,7 @@
 # Installs Pellucid from the folder this script lies in (made by `make bundle`); also the next version over it.
 # No internet is needed. Given twice it changes nothing. What it puts where stands in README.md beside it.
 set -euo pipefail
+umask 022  # whoever calls it: the service's user has to read what is installed
 
 usage() {
   cat <<'TEXT'
@@ -28,7 +29,7 @@ make_release() {  # prints its name
   wheel=$(find "$BUNDLE/wheels" -name 'pellucid-*.whl' 2>/dev/null || true)
   [ "$(wc -w <<<"$wheel")" = 1 ] || fail "$BUNDLE/wheels must hold one pellucid-*.whl: was this made by 'make bundle'?"
   version=$(basename "$wheel" | cut -d- -f2)
-  name="$version-$(sha256sum "$wheel" | cut -c1-8)$(printf -- '-%s' "${EXTRAS[@]}" | sed 's/^-$//')$SITE_PACKAGES_TAG"
+  name="$version-$(sha256sum "$wheel" | cut -c1-8)$(printf -- '-%s' "${EXTRAS[@]}")$SITE_PACKAGES_TAG"
   release=$HOME_DIR/releases/$name
   if [ ! -e "$release/.complete" ]; then
     say "installing $name" >&2
@@ -38,7 +39,7 @@ make_release() {  # prints its name
       fail "no virtual environment: apt-get install python3-venv"
     local extras; extras=$(IFS=,; printf '%s' "${EXTRAS[*]}")
     "$release/bin/python" -m pip install --quiet --disable-pip-version-check --no-index --find-links "$BUNDLE/wheels" \
-      "pellucid${extras:+[$extras]}==$version" >&2 ||
+      "pellucid[$extras]==$version" >&2 ||
       fail "pip did not find everything in $BUNDLE/wheels: was the bundle made with the same Python ($("$PYTHON" -V)) and processor ($(uname -m))?"
     cp -r "$BUNDLE/deploy" "$release/deploy"
     "$release/bin/pellucid" engines verify >&2 || fail "the models do not keep their promise on this machine; nothing was switched"
@@ -148,7 +149,7 @@ uninstall() {
   say "away. What it knew stays: $CONFIG $STATE $BACKUPS and the user pellucid"
 }
 
-ACTION=install_or_upgrade DEVICE="" EXTRAS=() PYTHON=${PYTHON:-python3} SITE_PACKAGES="" SITE_PACKAGES_TAG=""
+ACTION=install_or_upgrade DEVICE="" EXTRAS=(web) PYTHON=${PYTHON:-python3} SITE_PACKAGES="" SITE_PACKAGES_TAG=""
 while [ $# -gt 0 ]; do
   case $1 in
     --gpu) DEVICE=gpu EXTRAS+=(tensorrt) ;;
