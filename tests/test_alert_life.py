@@ -6,7 +6,7 @@ from __future__ import annotations
 from datetime import datetime, time, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -139,6 +139,7 @@ def test_an_embryo_that_leaves_another_incubator_counts_in_its_own_only() -> Non
     assert hearing._wells("imaging_degraded", AlertSubject(incubator="inc1")).active == WELLS
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.frozensets(st.integers(1, WELLS)), max_size=30), st.integers(1, WELLS))
 def test_whatever_wells_do_no_two_alerts_of_one_subject_stand_side_by_side(
     bad: list[frozenset[int]], batch: int

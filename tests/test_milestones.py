@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -117,6 +117,7 @@ def test_the_further_of_the_two_labels_counts() -> None:
     assert milestones.lateness(behind, 50.0).values["stage"] == "t4"
 
 
+@settings(deadline=None)
 @given(st.floats(20, 140), st.floats(0.1, 30), st.sampled_from(PHASES[3:13]), st.floats(0, 3))
 def test_lateness_grows_with_the_hour_and_shrinks_with_the_doubt_about_the_onset(
     hpi: float, more_h: float, phase: str, sd_h: float
