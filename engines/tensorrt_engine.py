@@ -20,11 +20,11 @@ import numpy as np
 
 from engines.arena import Arena, Floats, Row, frozen
 from engines.contract import Array, Arrays, EngineError, EngineSpec, HostState, State, Step, check_inputs
-from engines.device_memory import Buffer, Device, Launch, Mark, PlanError, Port
+from engines.device_memory import Buffer, Device, Launch, Mark, PlanError, Port, Program
 from engines.host import pack_state, unpack_state
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
-ARENA_BYTES = 2**30
+ARENA_BYTES = 2**28  # an embryo's frame comes every few minutes: a row that was pushed out costs one copy
 MOST_ROWS = 1024
 
 
@@ -92,13 +92,16 @@ class TensorRtEngine:
         self._sets: dict[int, tuple[_Set, _Set]] = {}
         self._others: weakref.WeakKeyDictionary[State, Row] = weakref.WeakKeyDictionary()
         self._turn = 0
+        program: Program | None = None
         try:
-            self._program = device.load(plan)
-            check_ports(spec, self._program.ports)
-            row_bytes, most = max(4 * self._state_floats, 1), self._program.most
+            self._program = program = device.load(plan)
+            check_ports(spec, program.ports)
+            row_bytes, most = max(4 * self._state_floats, 1), program.most
             rows = min(MOST_ROWS, max(arena_bytes // row_bytes, 4 * most))
             self._arena = Arena(device, max(self._state_floats, 1), rows, 2 * most)
         except EngineError:
+            if program is not None:
+                program.close()
             device.close()
             raise
         self._sizes = tuple(size for size in SIZES if size <= most)
@@ -171,7 +174,6 @@ class TensorRtEngine:
         finite = [True] * len(rows)
         for name, staging in one.host_inputs.items():
             piece = inputs[name][first : first + len(rows)]
-            staging[len(rows) :] = 0
             for index, value in enumerate(piece):
                 well = bool(np.isfinite(value).all())  # a kernel may swallow a NaN: a row that brings one has no answer
                 staging[index] = value if well else 0

@@ -26,6 +26,7 @@ from monitor.commands import Commands
 from monitor.config import Config
 from monitor.errors import EngineError, StorageError
 from monitor.imaging import Imaging
+from monitor.keeping import Keeping
 from monitor.lookout import Lookout
 from monitor.metrics import Metrics
 from monitor.node import Node, Source, build_node
@@ -132,6 +133,14 @@ class Daemon:
             self.boot_id,
             monitor.__version__,
         )
+        self.keeping = Keeping(
+            self.node.journal,
+            self.node.alarms,
+            config.storage.keep_days,
+            clock,
+            self.node.pipeline.forget,
+            self._say_alerts,
+        )
         self._engine_strikes = 0
         self._storage_faults = 0
         self._storage_text = ""
@@ -214,7 +223,7 @@ class Daemon:
             if not self._stopping.is_set():
                 self._look(share, moved, lost)
         self._obey()
-        worked = self._advance() or self._work_on_day5()
+        worked = self._advance() or self._work_on_day5() or self._keep()
         self._look_out()
         self._publish()
         self._refresh()
@@ -286,6 +295,14 @@ class Daemon:
                 answer, alerts = self.commands.refuse(given.name, "storage does not take it now: give it again"), []
             self._say_alerts(alerts)
             given.answer.set_result(answer)
+
+    def _keep(self) -> bool:
+        """A slice of what is kept no longer goes; whether there may be more."""
+        try:
+            return not self._stopping.is_set() and self.keeping.turn()
+        except StorageError as fault:
+            self._storage_failed(fault)
+            return False
 
     def _look_out(self) -> None:
         try:

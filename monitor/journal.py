@@ -24,6 +24,7 @@ from monitor.file_table import FileRecord, FileTable, FrameOf
 from monitor.journal_reads import JournalReads, dump
 from monitor.last_frames import LastFrames
 from monitor.outbox_table import OutboxTable, reading_topic
+from monitor.retention import Pruned, Retention
 from monitor.runs import Run
 from monitor.vocabulary import Place, Reading
 
@@ -42,6 +43,8 @@ class Journal(JournalReads):
         self._database = Database(folder)
         super().__init__(self._database)
         self.audit = Audit(self._db)
+        self._retention = Retention(self._database, self.audit)
+        self.kept_since = self._retention.since()  # read by other threads: what is older is no news
         self.alerts = AlertTable(self._database)
         self.files = FileTable(self._database)
         self.features = FeatureTable(self._database)
@@ -204,6 +207,32 @@ class Journal(JournalReads):
         file is held. Raises StorageError."""
         with self._database.transaction():
             self.audit.append("stop", "start", {"boot_id": self._boot_id, "rest": self.audit.rest()}, now)
+
+    def silent_runs(self, before: datetime) -> list[Run]:
+        """Open runs of which nothing was recorded since."""
+        names = set(self._retention.silent_runs(before))
+        query = "SELECT DISTINCT incubator, dish, well FROM run WHERE ended IS NULL"
+        places = [Place(*row) for row in self._db.execute(query).fetchall()] if names else []
+        return [run for place in places for run in self.runs(place) if run.embryo_id in names and run.ended is None]
+
+    def expire(self, run: Run, verdicts: Sequence[Verdict], now: datetime) -> Recorded:
+        """End a run of which nothing has come for longer than anything is kept. Raises StorageError."""
+        with self._database.transaction():
+            freed, overlays = self._end_run(run, "expired", now), self.day5.end(run.embryo_id)
+            words = self._put_verdicts(verdicts, None, now)
+            self._audit_end(run, "expired", now)
+            self._audit_words(words, now)
+            freed = {digest for digest in freed if not self._named(digest)}
+            overlays = {digest for digest in overlays if not self.day5.named(digest)}
+        return Recorded([], words, freed, overlays)
+
+    def prune(self, before: datetime, now: datetime) -> Pruned | None:
+        """Remove a slice of what was recorded before; None where nothing is left to go. Raises StorageError."""
+        with self._database.transaction():
+            pruned = self._retention.prune(before, now)
+        if pruned is not None:
+            self.kept_since = before
+        return pruned
 
     def _adopt(self, now: datetime) -> None:
         """Rows from before there was an audit: their digests as they are now."""

@@ -22,10 +22,10 @@ from monitor.errors import StorageError
 from tests.graded import INSEMINATED, graded, write_blastocyst
 from tests.house import START, FakeClock, node_over, take_all, write_frame
 from tests.staged import staged_model
+from tests.test_blind import node_over as blind_node
 from tests.test_commands import commands_of, give
 
 HOUR = timedelta(hours=1)
-WELL_1 = {"incubator": "inc1", "dish": "D1", "well": "1"}
 DUE = INSEMINATED + 114 * HOUR
 TABLES = sorted({name for name, sql in expected_schema().items() if sql.startswith("CREATE TABLE")})
 
@@ -55,10 +55,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outbox = node.journal.outbox
     outbox.remove([row.row_id for row in outbox.pending(0, 5)])
     outbox.next_session()
-    commands = commands_of(node, clock)
-    assert give(commands, "insemination", **WELL_1, time="2026-01-01T06:00:00Z", id="one").accepted
-    assert give(commands, "assess", **WELL_1, grade="4AB", id="two").accepted
-    take_all(node)
     node.journal.configured({"alerts": {"enter": 0.1}}, clock.now())
     node.journal.seal(clock.now())
     node.journal.close()
@@ -253,6 +249,20 @@ def test_a_journal_that_was_killed_holds_and_says_that_it_is_not_sealed(
     assert main(["journal", "verify", "--storage", str(tmp_path / "store")]) == 0, "beside a node that is at work"
     told = capsys.readouterr().out
     assert "1 in reading" in told and "not sealed" in told
+
+
+def test_a_journal_that_withholds_scores_holds_before_and_after_the_assessment(tmp_path: Path) -> None:
+    clock = FakeClock(START + timedelta(days=4))
+    node = blind_node(tmp_path, clock)
+    write_blastocyst(tmp_path / "inc", "1", DUE)
+    take_all(node)
+    assert report_of(tmp_path / "store").faults == []
+    said = give(commands_of(node, clock), "assess", incubator="inc1", dish="D1", well="1", grade="4AB")
+    assert said.accepted and node.journal.outbox.depth()[0] == 2, "withheld, and as it is"
+    assert report_of(tmp_path / "store").faults == []
+    assert tampered(
+        tmp_path / "store", "UPDATE outbox SET body = replace(body, 'judged', 'unfit') WHERE row_id = 1"
+    ).faults
 
 
 def test_a_journal_from_before_there_was_an_audit_is_taken_in_and_held_from_then_on(

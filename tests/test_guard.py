@@ -20,7 +20,7 @@ from engines.guard import GuardedEngine, Limits
 from engines.load import GpuUse, load_engine
 from engines.manifest import Part, Precision, Tolerance, read_manifest
 from engines.onnxruntime_engine import OnnxRuntimeEngine
-from engines.plans import PlanStore, key_of
+from engines.plans import PlanStore, default_folder, key_of
 from engines.verify import contract_faults, sample_inputs
 from tests.tiny import GRAPH, write_tiny
 
@@ -56,7 +56,7 @@ class Bench:
             self.build if self.builds else None,
             SMALL,
             self.limits,
-            self.waiting.append,
+            lambda work: self.waiting.append(work),
         )
 
     def reference(self) -> OnnxRuntimeEngine:
@@ -147,6 +147,10 @@ def no_room(bench: Bench) -> None:
     bench.faults.allocations_bytes = 10
 
 
+def says_no_number(bench: Bench) -> None:
+    bench.faults.not_finite_rows = (1,)  # of a batch only
+
+
 def ended_the_process(bench: Bench) -> None:
     bench.plan_path.with_suffix(".trying").touch()
 
@@ -155,6 +159,7 @@ def ended_the_process(bench: Bench) -> None:
     ("spoil", "reason"),
     [
         (wrong_result, "its outputs lie 0.001 from the reference's, allowed are 1e-05"),
+        (says_no_number, "its outputs lie inf from the reference's"),
         (does_not_load, "serialised with another version"),
         (corrupt_plan, "is damaged"),
         (plan_gone, "No such file"),
@@ -309,6 +314,21 @@ def test_what_the_caller_does_wrong_is_no_fault_of_the_device(tmp_path: Path) ->
     assert bench.on_gpu
 
 
+def test_a_picture_that_is_no_number_is_no_fault_of_the_device_even_where_the_cpu_swallows_it(tmp_path: Path) -> None:
+    class Swallows(OnnxRuntimeEngine):
+        def run_row(self, state, inputs):  # type: ignore[no-untyped-def]
+            return super().run_row(state, {name: np.nan_to_num(array) for name, array in inputs.items()})
+
+    bench = Bench(tmp_path)
+    graph = bench.manifest_path.with_suffix(".onnx")
+    bench.reference = lambda: Swallows(graph, bench.part.spec, 1)  # type: ignore[method-assign]
+    bench.engine = bench.guard()
+    bench.engine.begin()
+    spoilt = {"x": np.full((1, 2, 4, 4), np.nan, np.float32)}
+    assert bench.engine.step([bench.engine.initial_state()], spoilt).failed == (0,)
+    assert bench.on_gpu
+
+
 # The golden frames
 
 
@@ -338,6 +358,19 @@ def test_golden_frames_find_a_memory_that_goes_to_the_wrong_embryo(tmp_path: Pat
     graph = bench.manifest_path.with_suffix(".onnx")
     assert apart(bench.reference(), bench.reference()) == Apart(0.0, 0.0)
     assert apart(Swapped(graph, bench.part.spec, 1), bench.reference()).outputs > 1e-3
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_golden_frames_try_an_embryo_alone_and_two_in_one_batch(tmp_path: Path, rows: int) -> None:
+    class Wrong(OnnxRuntimeEngine):
+        def step(self, states, inputs):  # type: ignore[no-untyped-def]
+            step = super().step(states, inputs)
+            off = np.float32(0.01 * (len(states) == rows))
+            return replace(step, outputs={name: output + off for name, output in step.outputs.items()})
+
+    bench = Bench(tmp_path, plan=False)
+    wrong = Wrong(bench.manifest_path.with_suffix(".onnx"), bench.part.spec, 1)
+    assert apart(wrong, bench.reference()).outputs == pytest.approx(0.01, abs=1e-4)
 
 
 # From a manifest to an engine
@@ -401,6 +434,26 @@ def test_a_graph_that_onnx_runtime_cannot_read_is_an_error_that_names_it(tmp_pat
     bench.manifest_path.with_suffix(".onnx").write_bytes(b"not a graph")
     with pytest.raises(DeviceError, match=r"tiny\.onnx: ONNX Runtime cannot fold"):
         bench.build()
+
+
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [
+        ({"CACHE_DIRECTORY": "/var/cache/pellucid:/b", "STATE_DIRECTORY": "/s"}, "/var/cache/pellucid/plans"),
+        ({"STATE_DIRECTORY": "/var/lib/pellucid", "XDG_CACHE_HOME": "/c"}, "/var/lib/pellucid/plans"),
+        ({"XDG_CACHE_HOME": "/c"}, "/c/pellucid/plans"),
+    ],
+)
+def test_plans_lie_where_the_service_may_write(environment: dict[str, str], folder: str) -> None:
+    assert str(default_folder(environment)) == folder
+
+
+def test_a_user_without_a_home_is_no_reason_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert str(default_folder({})) == "/var/cache/pellucid/plans"
 
 
 def test_what_is_kept_of_a_plan_is_json_that_a_person_reads(tmp_path: Path) -> None:

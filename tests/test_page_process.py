@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the extra `web` is not installed")
 
+from monitor.command_body import Answer
 from monitor.config import Config, make_config
 from monitor.endpoints import Endpoints
 from monitor.errors import ConfigError
@@ -28,7 +30,7 @@ from monitor.login import LASTS_S, Door, from_own_page, named_rightly, safe_targ
 from monitor.page_process import PageProcess, endpoints_up, page_command
 from monitor.relay import Relay, is_of_page
 from tests.house import FakeClock, new_metrics
-from tests.pages import filled, page_config, wells
+from tests.pages import START, filled, page_config, wells
 
 LIMIT_S = 60.0
 HTML = {"Accept": "text/html"}
@@ -245,6 +247,51 @@ def test_on_loopback_without_a_token_a_foreign_name_is_not_answered(store: Path)
 )
 def test_a_login_leads_to_a_place_on_this_server_only(target: str) -> None:
     assert safe_target(target) == "/"
+
+
+def test_a_command_is_taken_from_our_own_page_or_a_program_and_from_no_other_page(store: Path) -> None:
+    given: list[bytes] = []
+
+    def submit(name: str, payload: bytes, source: str) -> Future[Answer]:
+        given.append(payload)
+        done: Future[Answer] = Future()
+        done.set_result(
+            Answer(id=None, command=name, accepted=True, code="done", reason="", boot_id="b", occurred_at=START)
+        )
+        return done
+
+    metrics = new_metrics(FakeClock())
+    endpoints = Endpoints(page_config(store, page=True).http, metrics.registry, dict, submit, Relay(store / "none"))
+    endpoints.start()
+    path, json_ = "/api/v1/command/acknowledge", {"Content_Type": "application/json"}
+    own = endpoints.url.removeprefix("http://")
+    try:
+        assert ask(endpoints.url, path, "POST", "{}", **json_)[0] == 200, "a program"
+        assert ask(endpoints.url, path, "POST", "{}", Origin=endpoints.url, **json_)[0] == 200, "our page"
+        assert ask(endpoints.url, path, "POST", "{}", Origin="http://evil.example", **json_)[0] == 403
+        assert ask(endpoints.url, path, "POST", "{}", Sec_Fetch_Site="cross-site", **json_)[0] == 403
+        port = own.rpartition(":")[2]
+        rebound = {"Origin": f"http://evil.example:{port}", "Host": f"evil.example:{port}"}
+        assert ask(endpoints.url, path, "POST", "{}", **rebound, **json_)[0] == 403, "a name pointed at this machine"
+        assert ask(endpoints.url, path, "POST", "a=b", Content_Type="text/plain")[0] == 400, "what a form can send"
+    finally:
+        endpoints.stop()
+    assert len(given) == 2
+
+
+def test_a_session_of_the_page_may_give_commands_and_nobody_without_one(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("s3cret\n")
+    http_settings = page_config(store, page=True, token_file=tmp_path / "token").http
+    endpoints = Endpoints(http_settings, new_metrics(FakeClock()).registry, dict, None, Relay(store / "none"))
+    endpoints.start()
+    try:
+        path = "/api/v1/command/acknowledge"
+        assert ask(endpoints.url, path, "POST", "{}")[0] == 401
+        form = {"Content_Type": "application/x-www-form-urlencoded"}
+        cookie = ask(endpoints.url, "/login", "POST", "token=s3cret", **form)[1]["Set-Cookie"].split(";")[0]
+        assert ask(endpoints.url, path, "POST", "{}", Cookie=cookie)[0] == 404, "let in; no commands are taken here"
+    finally:
+        endpoints.stop()
 
 
 # -- the relay ---------------------------------------------------------------------------------------------------------
