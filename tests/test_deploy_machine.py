@@ -334,6 +334,21 @@ def test_installing_the_same_again_changes_nothing(box: Box, bundle: Path) -> No
     assert (box.ask(state).stdout, box.show("pellucid", "MainPID")) == (before, pid)
 
 
+def test_an_upgrade_of_a_machine_with_a_gpu_asks_for_what_a_gpu_needs_and_changes_nothing_without(
+    box: Box, bundle: Path
+) -> None:
+    drop_in = box.root / "etc/systemd/system/pellucid.service.d/gpu.conf"
+    drop_in.parent.mkdir(exist_ok=True)
+    drop_in.write_text("[Service]\n")
+    before, pid = box.run("readlink /opt/pellucid/current"), box.show("pellucid", "MainPID")
+    box.give(bundle)
+    ended = box.ask("tar -xf pellucid-*.tar && pellucid-*/deploy/install.sh; code=$?; rm -r pellucid-*; exit $code")
+    assert ended.returncode == 1 and "pip did not find everything in" in ended.stderr and "tensorrt" in ended.stderr
+    assert (box.run("readlink /opt/pellucid/current"), box.show("pellucid", "MainPID")) == (before, pid)
+    drop_in.unlink()
+    box.run("systemctl daemon-reload")
+
+
 def test_upgrade_roll_back_backup_and_restore_lose_nothing(box: Box, newer: Path) -> None:
     version, known = box.version, [reading["id"] for reading in box.readings()]
     box.give(newer)
