@@ -167,6 +167,7 @@ def test_following_the_document_ends_in_a_service_that_judges_tells_and_is_watch
     heard = re.findall(r"^pellucid/v1/lab1/box1/embryo/inc1/D1/[12]/reading (\{.*\})$", box.said, re.MULTILINE)
     assert len(heard) == 2
     assert all(json.loads(body)["outcome"] == "judged" for body in heard)
+    assert re.search(r'"command": ?"insemination".*"accepted": ?true', box.said)
     assert "error " not in box.said and re.search(
         r"^ok +mqtt +localhost:8883: logged in with MQTT 5", box.said, re.MULTILINE
     )
