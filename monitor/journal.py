@@ -7,6 +7,7 @@ names their digests. It knows no engine, no broker and no folder, only rows.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -201,6 +202,19 @@ class Journal(JournalReads):
         """What the operator has set, where it is not what it was. Raises StorageError."""
         with self._database.transaction():
             self.audit.append_change("config", "config", config, now)
+
+    def freeze(self, incubator: str, reference: Mapping[str, tuple[float, float]], now: datetime) -> None:
+        """What an incubator's first frames were like, for good. Raises StorageError."""
+        with self._database.transaction():
+            value = {feature: list(numbers) for feature, numbers in reference.items()}
+            self.audit.append_change("reference", f"reference/{incubator}", value, now)
+
+    def reference(self, incubator: str) -> dict[str, tuple[float, float]] | None:
+        """As it was frozen; None before."""
+        last = self.audit.last(f"reference/{incubator}")
+        if last is None:
+            return None
+        return {feature: (middle, unit) for feature, (middle, unit) in json.loads(last.body)["value"].items()}
 
     def seal(self, now: datetime) -> None:
         """A clean stop: the digest of every row that no embryo's own row covers, so that until the next start the whole

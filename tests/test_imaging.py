@@ -103,6 +103,24 @@ def test_drift_is_there_once_the_baseline_is_and_is_the_same_after_a_restart(tmp
 
 
 @pytest.mark.usefixtures("short_baseline")
+def test_what_the_first_frames_were_like_is_audited_once_and_holds_when_they_are_pruned(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, stable_s=0)
+    for hour in range(7):
+        for well in ("1", "2", "3"):
+            write_frame(scene.root, well, START + hour * H, level=100 if hour < 4 else 80)
+        scene.turns(3, seconds=6)
+    before, journal = drift_of(scene), scene.daemon.node.journal
+    assert journal.audit.last("reference/inc1") is not None
+    ids = [reading.id for reading in scene.told[:6]]
+    journal._db.executemany("DELETE FROM reading WHERE id = ?", [(one,) for one in ids])
+    ended(scene)
+    again = Scene(tmp_path, stable_s=0)
+    again.turns(2)
+    assert drift_of(again) == before
+    ended(again)
+
+
+@pytest.mark.usefixtures("short_baseline")
 def test_a_revision_and_a_frame_out_of_order_move_no_drift(tmp_path: Path) -> None:
     scene = Scene(tmp_path, stable_s=0, deadline_s=0)
     for hour in range(6):

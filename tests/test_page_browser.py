@@ -270,6 +270,7 @@ def test_a_blind_laboratory_assesses_first_and_then_sees_the_scores(browser: Bro
 
 def test_a_command_that_is_refused_says_why(tab: Callable[..., Tab]) -> None:
     page = tab().go(EMBRYO)
+    page.get_by_text("Record an assessment of your own").click()
     page.get_by_label("Your name").fill("M. Keller")
     page.get_by_role("button", name="Record").click()
     expect(page.locator(".answer")).to_contain_text("an assessment holds a stage, a grade or a note")

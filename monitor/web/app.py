@@ -36,6 +36,8 @@ from monitor.web.health import Figures, Health
 from monitor.web.look import Embryo, Look
 from monitor.web.system import checks
 from monitor.web.words import (
+    AGREEMENT_WORDS,
+    CONTRADICTION_WORDS,
     FLAG_WORDS,
     INTERVAL_WORDS,
     LACK_WORDS,
@@ -123,6 +125,8 @@ def _renderer(page: Page) -> Render:
         "OUTCOME_WORDS": OUTCOME_WORDS,
         "MEASURED_WORDS": MEASURED_WORDS,
         "INTERVAL_WORDS": INTERVAL_WORDS,
+        "AGREEMENT_WORDS": AGREEMENT_WORDS,
+        "CONTRADICTION_WORDS": CONTRADICTION_WORDS,
         "LACK_WORDS": LACK_WORDS,
         "grade_words": grade_words,
     }
