@@ -373,3 +373,16 @@ def test_the_page_reads_a_journal_whose_daemon_has_gone(tmp_path: Path) -> None:
     assert len(page.look.incubator("inc1").embryos) == 1
     again = Journal(tmp_path / "store", "boot2")  # and does not keep the next daemon out
     again.close()
+
+
+@pytest.mark.slow
+def test_the_bench_tells_every_figure_and_its_goal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("amqtt", reason="the extra `demo` is not installed")
+    from monitor.web.bench import TURNS, main
+
+    out = tmp_path / "bench.json"
+    assert main(["--rounds", "1", "--embryos", "3", "--hours", "3", "--json-file", str(out)]) == 0
+    text, told = capsys.readouterr().out, json.loads(out.read_text())
+    assert "the view of 3 embryos with all its pictures, first time" in text and "under .2 s of work" in text
+    assert set(told["way"]) == set(TURNS) and all(way["median_s"] > 0 for way in told["way"].values())
+    assert told["readings"] == 3 * 19 and told["medians_s"]["all_new"] > 0

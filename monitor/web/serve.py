@@ -32,6 +32,7 @@ def serve(config: Config, path: Path | None, port: int, daemon: str | None, unti
 
     Raises ConfigError when the address cannot be used.
     """
+    give_way()
     page = page_of(config, Health(None if daemon is None else over_http(daemon, config.http)), daemon is not None)
     listener = _listen(path, port)
     server = uvicorn.Server(
