@@ -77,8 +77,9 @@ def find_toolkit() -> Toolkit | Lacking:
     if isinstance(found, Lacking):
         return found
     try:
+        import engines.pycuda_device  # noqa: F401 - what does not load is to be told here, not in the first step
         from engines.nvidia import NvidiaToolkit
 
         return NvidiaToolkit(found)
     except Exception as fault:  # noqa: BLE001 - NVIDIA's packages raise what they like while they are imported
-        return Lacking(f"TensorRT does not load ({fault!r})", "install the version that fits this driver", meant=True)
+        return Lacking(f"TensorRT or pycuda does not load ({fault!r})", "install what fits this driver", meant=True)

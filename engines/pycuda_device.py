@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable, Mapping
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, TypeVar
 
 import numpy as np
@@ -235,6 +235,7 @@ def address(buffer: Buffer) -> int:
     return buffer.address
 
 
+@cache
 def _driver() -> Any:
     return ctypes.CDLL("libcuda.so.1")  # pycuda has no calls for graphs
 

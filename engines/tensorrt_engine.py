@@ -90,6 +90,7 @@ class TensorRtEngine:
         self._device, self._spec, self.runtime, self.mirrored = device, spec, runtime, mirrored
         self._state_floats = math.prod(spec.state.shape)
         self._sets: dict[int, tuple[_Set, _Set]] = {}
+        self._buffers: list[Buffer] = []
         self._others: weakref.WeakKeyDictionary[State, Row] = weakref.WeakKeyDictionary()
         self._turn = 0
         program: Program | None = None
@@ -120,6 +121,11 @@ class TensorRtEngine:
     def free_rows(self) -> int:
         return self._arena.free
 
+    def bind_all(self) -> None:
+        """Every batch size now: the first use of a size may compile for seconds. Raises DeviceError."""
+        for size in self._sizes:
+            self._sets_of(size)
+
     def initial_state(self) -> State:
         return self._state(self._start)
 
@@ -140,11 +146,10 @@ class TensorRtEngine:
 
     def close(self) -> None:
         """Buffers, program and device, in that order."""
-        for pair in self._sets.values():
-            for one in pair:
-                for buffer in one.buffers.values():
-                    buffer.free()
         self._sets.clear()
+        for buffer in self._buffers:
+            buffer.free()
+        self._buffers.clear()
         self._arena.close()
         self._program.close()
         self._device.close()
@@ -211,14 +216,20 @@ class TensorRtEngine:
                 after[flight.first + index] = self._state(row)
 
     def _next_set(self, size: int) -> _Set:
+        self._turn += 1
+        return self._sets_of(size)[self._turn % 2]
+
+    def _sets_of(self, size: int) -> tuple[_Set, _Set]:
         if size not in self._sets:
             self._sets[size] = (self._new_set(size), self._new_set(size))
-        self._turn += 1
-        return self._sets[size][self._turn % 2]
+        return self._sets[size]
 
     def _new_set(self, size: int) -> _Set:
         device = self._device
-        buffers = {port.name: device.allocate(_bytes(port, size)) for port in self._program.ports}
+        buffers: dict[str, Buffer] = {}
+        for port in self._program.ports:
+            buffers[port.name] = device.allocate(_bytes(port, size))
+            self._buffers.append(buffers[port.name])  # at once: the next may find no room
         host = {port.name: device.page_locked((size, *port.shape), port.dtype) for port in self._program.ports}
         floats = host.pop("state", None)
         host.pop("state_next", None)

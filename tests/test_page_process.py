@@ -130,6 +130,16 @@ def test_the_page_ends_when_the_daemon_is_killed(store: Path, tmp_path: Path) ->
         page.kill()
 
 
+def test_where_its_priority_may_not_be_changed_the_page_runs_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    from monitor.web import serve
+
+    def forbidden(by: int) -> int:
+        raise PermissionError(1, "Operation not permitted")  # SystemCallFilter=~@resources of the service's unit
+
+    monkeypatch.setattr("monitor.web.serve.os.nice", forbidden)
+    serve.give_way()
+
+
 def test_a_configuration_survives_the_way_to_the_page(tmp_path: Path) -> None:
     config = make_config(
         {
@@ -375,3 +385,16 @@ def test_where_a_service_may_not_lower_its_priority_the_page_is_served_all_the_s
 
     monkeypatch.setattr(os, "nice", forbidden)
     be_gentle()
+
+
+@pytest.mark.slow
+def test_the_bench_tells_every_figure_and_its_goal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("amqtt", reason="the extra `demo` is not installed")
+    from monitor.web.bench import TURNS, main
+
+    out = tmp_path / "bench.json"
+    assert main(["--rounds", "1", "--embryos", "3", "--hours", "3", "--json-file", str(out)]) == 0
+    text, told = capsys.readouterr().out, json.loads(out.read_text())
+    assert "the view of 3 embryos with all its pictures, first time" in text and "under .2 s of work" in text
+    assert set(told["way"]) == set(TURNS) and all(way["median_s"] > 0 for way in told["way"].values())
+    assert told["readings"] == 3 * 19 and told["medians_s"]["all_new"] > 0

@@ -22,7 +22,7 @@ from monitor.web.health import Health, over_http
 
 log = logging.getLogger(__name__)
 
-NICER = 5  # the daemon's frames go first
+NICER = 5
 _END_GRACE_S = 2.0
 _AT_ONCE = 64
 
@@ -61,6 +61,14 @@ def be_gentle() -> None:
         os.nice(NICER)
     except OSError as fault:
         log.info("the page keeps its priority", extra={"fault": str(fault)})
+
+
+def give_way() -> None:
+    """The daemon's frames go first. A service manager may forbid it: then the two are equals."""
+    try:
+        os.nice(NICER)
+    except OSError as fault:
+        log.info("the page runs at the daemon's own priority", extra={"fault": str(fault)})
 
 
 def _listen(path: Path | None, port: int) -> socket.socket:

@@ -78,6 +78,22 @@ def fill(
     return names
 
 
+def one_more(
+    journal: Journal,
+    places: Sequence[Place],
+    at: datetime,
+    pictured: Pictured = lambda place, moment, plane_um: None,
+) -> None:
+    """A frame more for the embryo in each place."""
+    entries = []
+    for number, place in enumerate(places):
+        run = journal.runs(place)[-1]
+        start = run.insemination or run.first.captured_at or at
+        hpi = (at - start) / timedelta(hours=1)
+        entries.append(_entry(run, Moment(captured_at=at), hpi, number, pictured, staged=True))
+    journal.commit(entries, at)
+
+
 def phase_at(hpi: float) -> int:
     """The number of the phase that a textbook embryo is in."""
     return max(n for n, onset in enumerate(ONSETS_H) if onset <= max(hpi, 0.0))
