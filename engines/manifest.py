@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -116,7 +116,7 @@ class Stability(_Strict):
 class Precision(_Strict):
     """How a graph runs on an accelerator. With "fp16", `fp32_operations` (ONNX's names) stay in fp32.
 
-    `absolute`: how far an output may lie from the CPU's with fp16 (with fp32: the manifest's `tolerance`).
+    `absolute`: how far an output may lie from the CPU's with fp16 (with fp32: `engines.golden.allowed`).
     """
 
     compute: Literal["fp16", "fp32"] = "fp16"
@@ -139,6 +139,8 @@ class Decoding(_Strict):
     evidence: float = Field(default=0.3, gt=0, le=1)
     advance: float = Field(default=-3.0, le=0)
     skip: float = Field(default=-1.0, le=0)
+    dwell_h: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    passed_over: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = ()
     margin: float = Field(default=0.2, ge=0, le=1)
     hold: int = Field(default=3, ge=1)
     counts: tuple[int, int] = (3, 10)
@@ -192,6 +194,14 @@ class Manifest(_Strict):
         features = [tensor.shape for tensor in self.inputs if tensor.name == "feature"]
         if self.encoder is not None and features != [self.encoder.outputs[0].shape]:
             raise ValueError(f"the encoder gives {self.encoder.outputs[0].shape}, the head takes features {features}")
+        return self
+
+    @model_validator(mode="after")
+    def _decoding_knows_every_phase(self) -> Manifest:
+        if self.decoding is not None:
+            told, phases = (len(self.decoding.dwell_h), len(self.decoding.passed_over)), len(self.outputs[0].classes)
+            if told not in ((0, 0), (phases, phases)):
+                raise ValueError(f"decoding: dwell_h and passed_over have {told} values, for {phases} phases")
         return self
 
     @model_validator(mode="after")
