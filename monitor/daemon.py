@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import zip_longest
 
 import monitor
@@ -27,11 +28,12 @@ from monitor.config import Config
 from monitor.errors import EngineError, StorageError
 from monitor.imaging import Imaging
 from monitor.keeping import Keeping
+from monitor.lab import Lab
 from monitor.lookout import Lookout
 from monitor.metrics import Metrics
 from monitor.node import Node, Source, build_node
 from monitor.notify import Notifier
-from monitor.provenance import configuration
+from monitor.provenance import configuration, models
 from monitor.publish import Publisher, Reply
 from monitor.serving import Serving
 from monitor.share import LOOK_EVERY_S, LOOK_SOON_S, Share
@@ -86,6 +88,8 @@ class Daemon:
         )
         self.node.journal.configured(configuration(config), clock.now())
         self.imaging = Imaging(self.node.intakes, self.node.journal, metrics)
+        self._loaded, self._models = loaded, models(loaded)
+        self.lab = Lab(self.node.intakes, self.node.journal, metrics)
         self.root = f"pellucid/v1/{config.site.name}/{config.site.node}"
         self.publisher = Publisher(
             config.mqtt,
@@ -375,7 +379,7 @@ class Daemon:
 
     def _refresh(self) -> None:
         metrics, now = self._metrics, self._clock.now()
-        self.imaging.refresh()
+        self._refresh_indicators(now)
         self.serving.refresh()
         frames, oldest_frame_age_s = self.node.backlog(self._clock.monotonic())
         metrics.queue_depth.set(frames)
@@ -387,6 +391,17 @@ class Daemon:
         runs = self.node.journal.open_runs()
         for name in self.node.intakes:
             metrics.active_embryos.labels(name).set(runs.get(name, 0))
+
+    def _refresh_indicators(self, now: datetime) -> None:
+        """What the journal holds for good of pictures, outcomes and models."""
+        try:
+            self.imaging.refresh(now)
+            self.lab.refresh(now)
+            if (serving := models(self._loaded)) != self._models:  # a runtime may take another's place
+                self.node.journal.serves(serving, now)
+                self._models = serving
+        except StorageError as fault:
+            self._storage_failed(fault)
 
     def summary(self) -> str:
         """One line for the supervisor."""

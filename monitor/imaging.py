@@ -23,24 +23,26 @@ class Imaging:
         self._metrics, self._journal = metrics, journal
         self._drifts = {name: remembered_drift(journal, name) for name in incubators}
         self._skews = {name: Skew() for name in self._drifts}
+        self._frozen = {name: journal.reference(name) is not None for name in self._drifts}
         self._moved = set(self._drifts)  # whose figures are to be told anew
 
     def told(self, reading: Reading, stack: FocalStack, now: datetime) -> None:
-        """A reading was journalled; `stack` is what it was made from. Raises StorageError."""
+        """A reading was journalled; `stack` is what it was made from."""
         name = reading.embryo.incubator
         if reading.revision > 1 or reading.outcome is Outcome.OUT_OF_ORDER:
             return
         if (skew_s := self._skews[name].see(stack, now)) is not None:
             self._metrics.clock_skew.labels(name).set(skew_s)
         if (seen := seen_in(reading)) is not None:
-            drift, known = self._drifts[name], bool(self._drifts[name].reference)
-            drift.see(seen)
-            if drift.reference and not known:
-                self._journal.freeze(name, drift.reference, now)
+            self._drifts[name].see(seen)
             self._moved.add(name)
 
-    def refresh(self) -> None:
-        """Tell the figures of the incubators that have new frames."""
+    def refresh(self, now: datetime) -> None:
+        """Tell the figures of the incubators that have new frames. Raises StorageError."""
+        for name in self._moved & self._frozen.keys():
+            if not self._frozen[name] and self._drifts[name].reference:
+                self._journal.freeze(name, self._drifts[name].reference, now)
+                self._frozen[name] = True
         while self._moved:
             name = self._moved.pop()
             for feature, figure in self._drifts[name].figures().items():

@@ -25,6 +25,7 @@ from monitor.file_table import FileRecord, FileTable, FrameOf
 from monitor.journal_reads import JournalReads, dump
 from monitor.last_frames import LastFrames
 from monitor.outbox_table import OutboxTable, reading_topic
+from monitor.outcome_table import OutcomeTable
 from monitor.retention import Pruned, Retention
 from monitor.runs import Run
 from monitor.vocabulary import Place, Reading
@@ -44,6 +45,7 @@ class Journal(JournalReads):
         self._database = Database(folder)
         super().__init__(self._database)
         self.audit = Audit(self._db)
+        self.outcomes = OutcomeTable(self._database, self.audit)
         self._retention = Retention(self._database, self.audit)
         self.kept_since = self._retention.since()  # read by other threads: what is older is no news
         self.alerts = AlertTable(self._database)
@@ -198,6 +200,11 @@ class Journal(JournalReads):
             self.audit.append("start", "start", {**facts, "boot_id": self._boot_id}, now)
             self.audit.append_change("models", "models", models, now)
 
+    def serves(self, models: Mapping[str, object], now: datetime) -> None:
+        """What models serve, where it is not what it was: a runtime has taken another's place. Raises StorageError."""
+        with self._database.transaction():
+            self.audit.append_change("models", "models", models, now)
+
     def configured(self, config: Mapping[str, object], now: datetime) -> None:
         """What the operator has set, where it is not what it was. Raises StorageError."""
         with self._database.transaction():
@@ -208,6 +215,11 @@ class Journal(JournalReads):
         with self._database.transaction():
             value = {feature: list(numbers) for feature, numbers in reference.items()}
             self.audit.append_change("reference", f"reference/{incubator}", value, now)
+
+    def freeze_predictions(self, incubator: str, model: str, reference: dict[str, list[float]], now: datetime) -> None:
+        """What a model predicted of an incubator's first embryos, for good. Raises StorageError."""
+        with self._database.transaction():
+            self.outcomes.freeze(incubator, model, reference, now)
 
     def reference(self, incubator: str) -> dict[str, tuple[float, float]] | None:
         """As it was frozen; None before."""
@@ -288,6 +300,7 @@ class Journal(JournalReads):
     def _audit_end(self, run: Run, reason: str, now: datetime) -> None:
         body = {"why": reason, "standing": self.audit.standing(run.embryo_id)}
         self.audit.append("run_ended", f"embryo/{run.embryo_id}", body, now)
+        self.outcomes.end(run.place.incubator, run.embryo_id, now)
 
     def _files_of(self, frames: Iterable[FrameOf]) -> dict[str, str]:
         return {"/".join(frame): self.audit.files(frame) for frame in frames}
