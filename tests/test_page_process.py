@@ -393,18 +393,6 @@ def test_the_page_reads_a_journal_whose_daemon_has_gone(tmp_path: Path) -> None:
     again.close()
 
 
-def test_where_a_service_may_not_lower_its_priority_the_page_is_served_all_the_same(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from monitor.web.serve import be_gentle
-
-    def forbidden(_: int) -> int:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(os, "nice", forbidden)
-    be_gentle()
-
-
 @pytest.mark.slow
 def test_the_bench_tells_every_figure_and_its_goal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("amqtt", reason="the extra `demo` is not installed")
