@@ -284,6 +284,10 @@ def test_an_exported_pair_reads_back_as_networks_that_say_the_same(tmp_path: Pat
     assert back.origin.startswith("pair 0.3 (")
     assert back.head.config == pair.head.config
     assert compare(path, Pair(back.encoder, back.head, {}), steps=60).holds
+    back.save(tmp_path, "base")
+    kept = [checkpoint.load_encoder(tmp_path / "base-frozen.pt"), checkpoint.load_head(tmp_path / "base-causal.pt")]
+    assert kept[1].provenance["encoder"] == checkpoint.encoder_id(kept[0].network)
+    assert compare(path, Pair(kept[0].network, kept[1].network, {}), steps=5).holds
     with pytest.raises(ValueError, match="no stage model"):
         path.write_text(path.read_text().replace('"task": "stage"', '"task": "grade"'))
         read_bundled(path)
