@@ -79,6 +79,7 @@ class Arena:
         return row.host
 
     def close(self) -> None:
+        self._spill = None  # page-locked: to be let go of in the device's own thread
         self._buffer.free()
 
     def _hold(self, row: Row, at: int) -> None:

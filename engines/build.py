@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from engines.contract import EngineError
@@ -68,6 +68,28 @@ def build_elsewhere(manifest_path: Path, index: int, store: PlanStore, say: Say)
         raise DeviceError(f"the build could not be started: {fault}") from fault
     if code:
         raise DeviceError(f"the build ended with {code}: {last}")
+
+
+def try_build(manifest_path: Path) -> Iterator[tuple[str, bool]]:
+    """Parse and build every graph of a model and keep nothing; a line for each, and whether it went well. TensorRT-RTX
+    needs no GPU for it. Raises DeviceError where no TensorRT is installed."""
+    from engines.gpu import TENSORRT, installed
+    from engines.precision import ready_graph
+
+    if not any(map(installed, TENSORRT)):
+        raise DeviceError("no TensorRT is here: pip install 'pellucid[rtx-check]' brings one that builds without a GPU")
+    from engines.nvidia import RUNTIME
+    from engines.nvidia import build as build_here
+
+    manifest = read_manifest(manifest_path)
+    for part in manifest.parts():
+        try:
+            graph = ready_graph(graph_path(manifest_path, manifest, part.graph), part.precision)
+            built = build_here(graph, PROFILE, part.precision.compute == "fp16")
+            size = f"{len(built.plan) / 1e6:.1f} MB"
+            yield f"{part.spec.name}: {RUNTIME} builds it in {part.precision.compute}, {size}", True
+        except EngineError as fault:
+            yield f"{part.spec.name}: {fault}", False
 
 
 def main(argv: list[str] | None = None) -> int:

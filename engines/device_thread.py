@@ -47,8 +47,8 @@ class DeviceThread:
         except Exception as fault:
             raise DeviceError(f"{self._name}: {fault!r}") from fault
 
-    def post(self, work: Callable[[], object]) -> None:
-        """Without waiting, as the last thing that it does; what it raises is nobody's any more."""
+    def end(self, work: Callable[[], object] = lambda: None) -> None:
+        """Without waiting: `work` is the last thing that it does, and what that raises is nobody's any more."""
         self._jobs.put((work, Future()))
         self._jobs.put(None)
 

@@ -103,7 +103,8 @@ class FakeDevice:
         self._landing: list[tuple[Array, Array]] = []
         self.allocated_bytes = 0
         self.runs: list[int] = []
-        self.closed = False
+        self.binds: list[int] = []
+        self.ended = threading.Event()
 
     def check(self) -> None:
         if threading.get_ident() != self._thread:
@@ -157,8 +158,12 @@ class FakeDevice:
             raise PlanError(f"the plan is for {header['facts']}, this is {asdict(self._facts)}")
         return FakeProgram(self, self._faults, arrays["graph"].tobytes(), int(header["most"]))
 
+    @property
+    def closed(self) -> bool:
+        return self.ended.is_set()
+
     def close(self) -> None:
-        self.closed = True
+        self.ended.set()
 
 
 @dataclass
@@ -190,6 +195,7 @@ class FakeProgram:
             raise DeviceError(f"a batch of {rows}: the plan is for 1 to {self.most}")
         if len({id(buffer) for buffer in buffers.values()}) != len(self.ports):
             raise DeviceError("every tensor needs a buffer of its own")
+        self.device.binds.append(rows)
         return FakeLaunch(self, rows, buffers)
 
     def close(self) -> None:

@@ -43,9 +43,21 @@ class OnDevice:
         self._thread, self._limits = DeviceThread(f"gpu {part.spec.name}"), limits
         facts = toolkit.facts
         runtime = f"{facts.runtime} {part.precision.compute}, {facts.name}"
-        self._engine = self._thread.call(
-            lambda: TensorRtEngine(toolkit.open(), plan, part.spec, runtime), limits.load_s
-        )
+        try:
+            self._engine = self._thread.call(lambda: self._opened(toolkit, plan, part, runtime), limits.load_s)
+        except EngineError:
+            self._thread.end()
+            raise
+
+    @staticmethod
+    def _opened(toolkit: Toolkit, plan: bytes, part: Part, runtime: str) -> TensorRtEngine:
+        engine = TensorRtEngine(toolkit.open(), plan, part.spec, runtime)
+        try:
+            engine.bind_all()
+        except EngineError:
+            engine.close()
+            raise
+        return engine
 
     @property
     def spec(self) -> EngineSpec:
@@ -72,7 +84,7 @@ class OnDevice:
 
     def close(self) -> None:
         """In its thread, without waiting: it may hang."""
-        self._thread.post(self._engine.close)
+        self._thread.end(self._engine.close)
 
 
 class GuardedEngine:

@@ -40,6 +40,7 @@ def _fold(graph: Path, folded: Path) -> None:
 def _halved(folded: Path, precision: Precision) -> bytes:
     import onnx
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
     try:
         half = convert_float_to_float16(
@@ -49,4 +50,6 @@ def _halved(folded: Path, precision: Precision) -> bytes:
         )
     except (ValueError, TypeError, KeyError, RuntimeError) as fault:
         raise DeviceError(f"{folded.name}: its fp16 twin cannot be made: {fault!r}") from fault
+    del half.graph.value_info[:]  # what the tool leaves there of types is out of date
+    OnnxModel(half).topological_sort()  # and its casts stand at the end, which not every parser forgives
     return bytes(half.SerializeToString())

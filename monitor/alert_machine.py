@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from monitor.alert import Acknowledged, Alert, AlertLimits, AlertState, AlertSubject, Evidence, WhyCleared
 from monitor.alert_rules import Alerts, Rule
-from monitor.alert_texts import TEXTS
+from monitor.alert_texts import OF_INCUBATOR, TEXTS
 
 UPDATE_EVERY_S = 3600.0
 FASTEST_CADENCE_MIN = 5.0  # between an incubator's frames
@@ -181,17 +181,15 @@ def end(
     why: WhyCleared = "run_ended",
 ) -> list[Alert]:
     """The last words about what stands open for a subject that is watched no longer."""
-    return [
-        _word(
-            AlertState.CLEARED,
-            _next(watching.open),
-            Signal(kind_of(slot), subject, None, "", None, at, TEXTS[kind_of(slot)], Evidence()),
-            rules.of(kind_of(slot)),
-            why,
-        )
-        for slot, watching in sorted(remembered.items())
-        if watching.open is not None
-    ]
+    words = []
+    for slot, watching in sorted(remembered.items()):
+        if watching.open is not None:
+            kind = kind_of(slot)
+            of_many = bool(watching.open.members)
+            text, rule = (OF_INCUBATOR[kind], rules.most_wells) if of_many else (TEXTS[kind], rules.of(kind))
+            signal = Signal(kind, subject, None, "", None, at, text, Evidence())
+            words.append(_word(AlertState.CLEARED, _next(watching.open), signal, rule, why))
+    return words
 
 
 # -- words that no number brings about ---------------------------------------------------------------------------------
@@ -203,6 +201,14 @@ def acknowledge(watching: Watching, last: Alert, by: Acknowledged) -> tuple[Watc
     if standing is None or standing.acknowledged is not None:
         return watching, None
     return _follow(watching, standing, last, AlertState.ACKNOWLEDGED, by.at, {"acknowledged": by})
+
+
+def disclose(watching: Watching, last: Alert, at: datetime, quiet: bool) -> tuple[Watching, Alert | None]:
+    """What nobody was told of may be told now: a standing alert is said again, and waits for its call from then."""
+    standing = watching.open
+    if standing is None:
+        return watching, None
+    return _follow(watching, standing, last, AlertState.UPDATED, at, {"quiet": quiet, "told_at": at})
 
 
 def remind(watching: Watching, last: Alert, rule: Rule, now: datetime, quiet: bool) -> tuple[Watching, Alert | None]:

@@ -24,6 +24,7 @@ from monitor.errors import ConfigError
 from monitor.finding import Finding
 from monitor.mqtt_session import Connected, Ended, MqttSession
 from monitor.node import Source, check_planes, load_models, new_time_zero
+from monitor.page_process import can_serve
 from monitor.runs import GAP_IN_CADENCES
 from monitor.survey import (
     Faults,
@@ -61,6 +62,8 @@ def check(config: Config) -> Iterator[Finding]:
             yield Finding("ok", "day 5", text)
         yield from _planes(config, loaded)
     yield _storage(config.storage.path)
+    if config.http.page:
+        yield _page()
     yield _broker(config.mqtt, config.site)
     for incubator in config.incubator:
         yield _insemination(incubator)
@@ -91,6 +94,12 @@ def _planes(config: Config, loaded: Loaded) -> Iterator[Finding]:
                 check_planes(incubator, one.manifest.name, one.manifest.preprocess.allowed_plane_counts)
             except ConfigError as fault:
                 yield Finding("error", f"{incubator.name} planes", str(fault))
+
+
+def _page() -> Finding:
+    if can_serve():
+        return Finding("ok", "http.page", "the daemon serves the page")
+    return Finding("error", "http.page", "the page needs the extra \"web\": pip install 'pellucid[web]'")
 
 
 def _storage(path: Path) -> Finding:

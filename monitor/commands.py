@@ -30,6 +30,7 @@ from monitor.command_body import (
     End,
     Insemination,
 )
+from monitor.hearing import merged
 from monitor.journal import Deed, Journal, Recorded
 from monitor.runs import RUN_ENDS_H, Run
 from monitor.timezero import TimeZero
@@ -173,7 +174,7 @@ class Commands:
 
     def _acknowledge(self, command: Acknowledge) -> Done:
         last = next((one for one in self._journal.alerts.standing() if one.alert_id == command.alert_id), None)
-        if last is None:
+        if last is None or self._journal.blind.hides_word(last):
             raise RefusedError("conflict", f"no alert {command.alert_id} stands open")
         if last.acknowledged is not None:
             return Done(f"{last.acknowledged.by} has taken note of it before", last.subject.key)
@@ -219,7 +220,8 @@ class Commands:
             if value is not None
         )
         reading = self._journal.newest_reading(run.embryo_id)
-        return Done("recorded", f"embryo/{run.embryo_id}", changed, assessed=(run, reading, command))
+        verdicts = merged(self._alarms.disclosed(run, self._now()))
+        return Done("recorded", f"embryo/{run.embryo_id}", changed, verdicts, assessed=(run, reading, command))
 
     def _end(self, command: End) -> Done:
         place = command.place

@@ -26,6 +26,7 @@ from monitor.command_body import COMMANDS, Name
 from monitor.errors import ConfigError
 from monitor.layouts import WORD, YEARS, Layout, layout
 from monitor.observe import Limits
+from monitor.retention import LEAST_DAYS
 
 PREFIX = "PELLUCID_"
 BUNDLED_STAGE = "embryodiff-small"  # serves beside the bundled AMSNet unless another is named, or none
@@ -75,6 +76,18 @@ def _number_or_text(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
+def _from_credentials(value: Any) -> Any:
+    """`$CREDENTIALS_DIRECTORY/name`: where systemd puts what a unit loads (`LoadCredential`)."""
+    variable, slash, name = str(value).partition("/")
+    if variable != "$CREDENTIALS_DIRECTORY" or not slash:
+        return value
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if not folder:
+        raise ValueError("CREDENTIALS_DIRECTORY is not set here: systemd sets it for a unit with LoadCredential")
+    return Path(folder, name)
+
+
+Secret = Annotated[Path, BeforeValidator(_from_credentials)]
 Word = Annotated[str, AfterValidator(_topic_word)]
 Planes = Annotated[tuple[int, ...], AfterValidator(lambda planes: _ascending(planes))]
 
@@ -140,10 +153,10 @@ class Mqtt(_Section):
     port: int = Field(default=0, ge=0, le=65535, description="0: 1883, or 8883 with TLS")
     protocol: Annotated[Literal[5, 311], BeforeValidator(_number_or_text)] = 5
     username: str | None = None
-    password_file: Path | None = None
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
+    password_file: Secret | None = None
+    ca_file: Secret | None = None
+    cert_file: Secret | None = None
+    key_file: Secret | None = None
     tls: bool | None = None
     keepalive_s: int = Field(default=30, ge=5, le=3600)
     max_inflight: int = Field(default=100, ge=1, le=10_000)
@@ -174,7 +187,10 @@ class Mqtt(_Section):
 
 
 class Storage(_Section):
+    """`keep_days`: how long the journal keeps what it has told, at least six months; not given: for good."""
+
     path: Path
+    keep_days: int | None = Field(default=None, ge=LEAST_DAYS)
 
 
 class Engines(_Section):
@@ -209,15 +225,16 @@ class Engines(_Section):
 
 
 class HttpTls(_Section):
-    cert_file: Path
-    key_file: Path
+    cert_file: Secret
+    key_file: Secret
 
 
 class Http(_Section):
     host: str = "127.0.0.1"
     port: int = Field(default=9464, ge=0, le=65535)
-    token_file: Path | None = None
+    token_file: Secret | None = None
     tls: HttpTls | None = None
+    page: bool = Field(default=False, description="serve the page; needs the extra `web`")
 
     @model_validator(mode="after")
     def _guarded_beyond_loopback(self) -> Http:
@@ -231,6 +248,15 @@ class Commands(_Section):
     the token of `[http]`."""
 
     enabled: tuple[Name, ...] = tuple(COMMANDS)
+    blind_first: bool = Field(
+        default=False, description="withhold what the models say of an embryo until its own assessment is recorded"
+    )
+
+    @model_validator(mode="after")
+    def _an_assessment_can_be_given(self) -> Commands:
+        if self.blind_first and "assess" not in self.enabled:
+            raise ValueError("blind_first needs the command assess among enabled: nothing else ends the withholding")
+        return self
 
 
 class Config(BaseSettings):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -120,13 +121,10 @@ class Connection:
             raise Damage(str(fault)) from fault
 
 
-@contextmanager
-def opened_for_reading(folder: Path) -> Iterator[Connection]:
-    """Raises ConfigError where there is no journal, StorageError where it is none or of another schema."""
-    path = folder / "journal.sqlite"
-    if not path.is_file():
-        raise ConfigError(f"{path}: there is no journal; name the folder of [storage] path")
-    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+def _connected_for_reading(path: Path, check_same_thread: bool = True) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=check_same_thread
+    )
     try:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version != SCHEMA_VERSION:
@@ -134,6 +132,23 @@ def opened_for_reading(folder: Path) -> Iterator[Connection]:
                 f"{path} has schema {version}, this version of pellucid reads {SCHEMA_VERSION}: start the daemon once, "
                 "which brings an older file to it, or use the version that wrote it"
             )
+    except sqlite3.Error as fault:
+        connection.close()
+        raise StorageError(f"{path}: {fault}") from fault
+    except StorageError:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def opened_for_reading(folder: Path) -> Iterator[Connection]:
+    """Raises ConfigError where there is no journal, StorageError where it is none or of another schema."""
+    path = folder / "journal.sqlite"
+    if not path.is_file():
+        raise ConfigError(f"{path}: there is no journal; name the folder of [storage] path")
+    connection = _connected_for_reading(path)
+    try:
         connection.execute("BEGIN")
         yield Connection(connection)
     except sqlite3.Error as fault:
@@ -225,3 +240,47 @@ class Database:
             "INSERT INTO meta VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET value = value + 1", (key,)
         )
         return int(self.connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0])
+
+
+class Looker:
+    """The same file seen from another process: it reads only, takes no lock that the writer waits for, and may be asked
+    from several threads. What is asked within one `looking` is of one moment; it is kept short, for while it lasts the
+    writer's log cannot be folded back.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "journal.sqlite"
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+
+    @contextmanager
+    def looking(self) -> Iterator[Looker]:
+        """Raises StorageError when there is no journal, or one of another schema, or it cannot be read now."""
+        with self._lock:
+            try:
+                connection = self._open()
+                connection.execute("BEGIN")
+                yield self
+            except sqlite3.Error as fault:
+                raise StorageError(f"{self._path}: {fault}") from fault
+            finally:
+                if self._connection is not None and self._connection.in_transaction:
+                    self._connection.execute("COMMIT")
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is not None:
+            return self._connection
+        if not self._path.is_file():
+            raise StorageError(f"{self._path}: there is no journal yet; the daemon makes it")
+        self._connection = _connected_for_reading(self._path, check_same_thread=False)
+        return self._connection
+
+    def rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Within `looking`."""
+        return self._open().execute(query, values).fetchall()
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None

@@ -30,10 +30,10 @@ from monitor.config import Config, make_config
 from monitor.daemon import Daemon
 from monitor.day5_due import DAY_5_EITHER_WAY_H, DAY_5_H
 from monitor.day5_work import OVERLAYS
-from monitor.endpoints import Endpoints
 from monitor.metrics import Metrics
 from monitor.node import load_models
 from monitor.notify import Notifier
+from monitor.page_process import can_serve, endpoints_up
 from monitor.simulator import PLANES_UM, Life, VirtualEmbryo, simulate
 from monitor.simulator.optics import FIELD_UM
 from monitor.subscriber import Subscriber
@@ -100,23 +100,21 @@ def _run(settings: Settings, console: Console, folder: Path, port: int, started:
     clock = SystemClock()
     metrics = Metrics(CollectorRegistry(), clock.now)
     daemon = Daemon(config, load_models(config.engines), metrics, clock, Notifier({}))
-    endpoints = Endpoints(config.http, metrics.registry, daemon.ready, daemon.submit)
     subscriber = Subscriber("127.0.0.1", port, daemon.root)
     worker = threading.Thread(target=daemon.run, name="daemon")
     drawing = multiprocessing.get_context("spawn").Process(target=_draw, args=(incubator, settings, start))
-    _greet(console, settings, endpoints.url, port, daemon.root)
-    try:
-        endpoints.start()
-        worker.start()
-        drawing.start()
-        board = _show(settings, console, subscriber, drawing, worker)
-    finally:
-        if drawing.is_alive():
-            drawing.terminate()
-        daemon.stop()
-        worker.join()
-        subscriber.close()
-        endpoints.stop()
+    with endpoints_up(config, metrics.registry, daemon.ready, daemon.submit) as endpoints:
+        _greet(console, settings, endpoints.url, config.http.page, port, daemon.root)
+        try:
+            worker.start()
+            drawing.start()
+            board = _show(settings, console, subscriber, drawing, worker)
+        finally:
+            if drawing.is_alive():
+                drawing.terminate()
+            daemon.stop()
+            worker.join()
+            subscriber.close()
     _keep_pictures(settings.pictures, config.storage.path, board, console)
     return _sum_up(settings, console, board, metrics, time.monotonic() - started)
 
@@ -151,7 +149,7 @@ def _config(folder: Path, incubator: Path, port: int, start: datetime, settings:
             "mqtt": {"host": "127.0.0.1", "port": port, "protocol": 311},
             "storage": {"path": folder / "storage"},
             "engines": {"threads": 1, **bundled_models()},
-            "http": {"port": settings.http_port},
+            "http": {"port": settings.http_port, "page": can_serve()},
         },
         "the demo's own configuration",
     )
@@ -178,12 +176,14 @@ def _draw(out: Path, settings: Settings, start: datetime) -> None:
     )
 
 
-def _greet(console: Console, settings: Settings, url: str, port: int, root: str) -> None:
+def _greet(console: Console, settings: Settings, url: str, page: bool, port: int, root: str) -> None:
     days = settings.hours / 24
     console.print(
         f"[bold]Pellucid demo[/bold]: {settings.embryos} virtual embryos, {days:.0f} days, a frame of "
         f"{len(PLANES_UM)} planes every {settings.every_min:.0f} min, at high speed."
     )
+    told = f"{url}/" if page else "not here: it needs the extra `web`"
+    console.print(f"page     {told}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"metrics  {url}/metrics   (also /healthz, /readyz)", highlight=False, soft_wrap=True)
     console.print(
         f"mqtt     mosquitto_sub -h 127.0.0.1 -p {port} -V mqttv311 -v -t '{root}/#'\n", highlight=False, soft_wrap=True

@@ -17,9 +17,10 @@ from monitor.vocabulary import PHASES, Stage
 Values = dict[str, float | int | str | None]
 
 NOT_LATE = -9.0  # far below every limit: a stage from which nothing more is waited for
+WAVERS = 0.25  # of the raw posterior at or beyond the stage that is waited for
 BLASTOCYST = ("tB", "tEB", "tHB")
-# cycle -> (where it begins, where three cells of two, or five of three, are first seen; the second where a phase hides)
-CYCLES = {"cc2": ("t2", ("t3", "t4")), "cc3": ("t3", ("t5", "t6"))}
+# cycle -> where it begins and ends: in the first of these that was seen, for a phase may hide between two frames
+CYCLES = {"cc2": (("t2",), ("t3", "t4")), "cc3": (("t3", "t4"), ("t5", "t6"))}
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,18 @@ def lateness(stage: Stage, hpi: float | None) -> Said:
 
     Both clocks must say so: the hour post insemination, and the time since an earlier onset. An embryo that was slow
     from the start is late by the first only, one that is early by the second only. The present stage is the further of
-    both labels, and where stages are often passed over the more patient of the next two decides.
+    both labels, and where stages are often passed over the more patient of the next two decides. Nothing is said while
+    the raw posterior leaves room for the next stage: a model that wavers between two has not seen an embryo stand
+    still.
     """
     now = max(stage.live, stage.revised, key=PHASES.index)
     if PHASES.index(now) >= PHASES.index("tB"):
         return Said(NOT_LATE, {"stage": now})
-    measures = [_late_for(stage, now, later, hpi) for later in followers(now)]
+    waited_for = followers(now)
+    beyond = sum(p for phase, p in stage.probabilities.items() if PHASES.index(phase) >= PHASES.index(waited_for[0]))
+    if beyond >= WAVERS:
+        return Said(None, {"stage": now})
+    measures = [_late_for(stage, now, later, hpi) for later in waited_for]
     known = [one for one in measures if one.value is not None]
     if not known or len(known) < len(measures):
         return Said(None, {"stage": now})
@@ -74,14 +81,13 @@ def _seen_from(stage: Stage, earlier: str, later: str) -> str | None:
 
 def direct_cleavage(stage: Stage, cycle: str) -> Said:
     """P(the cycle lasted less than 5 h), as if the two onsets erred apart and normally."""
-    begins, ends = CYCLES[cycle]
-    end = next((phase for phase in ends if phase in stage.onsets_h), None)
-    if end is None or begins not in stage.onsets_h:
+    begin, end = (next((phase for phase in ends if phase in stage.onsets_h), None) for ends in CYCLES[cycle])
+    if begin is None or end is None:
         return Said(None, {}, cycle)
-    lasted_h = stage.onsets_h[end] - stage.onsets_h[begins]
-    sd_h = max(math.hypot(stage.onsets_sd_h.get(begins, 0.0), stage.onsets_sd_h.get(end, 0.0)), 1e-3)
+    lasted_h = stage.onsets_h[end] - stage.onsets_h[begin]
+    sd_h = max(math.hypot(stage.onsets_sd_h.get(begin, 0.0), stage.onsets_sd_h.get(end, 0.0)), 1e-3)
     p = 0.5 * (1 + math.erf((DIRECT_CLEAVAGE_H - lasted_h) / sd_h / math.sqrt(2)))
-    values: Values = {"cycle": cycle, "from": begins, "to": end, "lasted_h": round(lasted_h, 2), "sd_h": round(sd_h, 2)}
+    values: Values = {"cycle": cycle, "from": begin, "to": end, "lasted_h": round(lasted_h, 2), "sd_h": round(sd_h, 2)}
     return Said(p, values, cycle)
 
 

@@ -119,6 +119,7 @@ def build_node(
     clock: Clock,
     metrics: Metrics,
     rules: Alerts = DEFAULTS,
+    blind_first: bool = False,
 ) -> Node:
     """Put a node together over `storage`. Raises ConfigError, StorageError."""
     manifest = loaded.manifest
@@ -132,7 +133,7 @@ def build_node(
             own = beside.manifest
             check_planes(source.incubator, own.name, own.preprocess.allowed_plane_counts)
     time_zeros = {source.incubator.name: new_time_zero(source) for source in sources}
-    journal = Journal(storage, boot_id)
+    journal = Journal(storage, boot_id, blind_first)
     states = StateFiles(storage / "states")
     if not journal.is_new and (swept := states.sweep(journal.state_digests())):
         log.warning("state files that no reading names were removed", extra={"files": swept})

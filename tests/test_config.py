@@ -72,6 +72,15 @@ def test_a_file_that_is_not_there_or_is_no_toml_is_told(tmp_path, config):
     told(lambda: config("[site]", "[site"), "pellucid.toml")
 
 
+def test_a_secret_may_lie_where_systemd_puts_credentials(config, monkeypatch):
+    text = '[mqtt]\nusername = "me"\npassword_file = "$CREDENTIALS_DIRECTORY/mqtt-password"'
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials/pellucid.service")
+    read = config("[mqtt]", text)
+    assert read.mqtt.password_file == Path("/run/credentials/pellucid.service/mqtt-password")
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    told(lambda: config("[mqtt]", text), "mqtt.password_file", "CREDENTIALS_DIRECTORY", "LoadCredential")
+
+
 ENVIRONMENT = {
     "SITE__NAME": ("lab2", lambda read: read.site.name, "lab2"),
     "SITE__NODE": ("box2", lambda read: read.site.node, "box2"),
@@ -87,6 +96,7 @@ ENVIRONMENT = {
     "MQTT__KEEPALIVE_S": ("60", lambda read: read.mqtt.keepalive_s, 60),
     "MQTT__MAX_INFLIGHT": ("7", lambda read: read.mqtt.max_inflight, 7),
     "STORAGE__PATH": ("/data", lambda read: read.storage.path, Path("/data")),
+    "STORAGE__KEEP_DAYS": ("200", lambda read: read.storage.keep_days, 200),
     "ENGINES__DEVICE": ("cpu", lambda read: read.engines.device, "cpu"),
     "ENGINES__MODELS": ("/models", lambda read: read.engines.models, "/models"),
     "ENGINES__BLASTOCYST": ("other", lambda read: read.engines.blastocyst, "other"),
@@ -98,6 +108,7 @@ ENVIRONMENT = {
     "HTTP__HOST": ("localhost", lambda read: read.http.host, "localhost"),
     "HTTP__PORT": ("0", lambda read: read.http.port, 0),
     "HTTP__TOKEN_FILE": ("/t", lambda read: read.http.token_file, Path("/t")),
+    "HTTP__PAGE": ("true", lambda read: read.http.page, True),
 }
 
 

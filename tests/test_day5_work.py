@@ -543,7 +543,10 @@ def test_a_journal_from_before_day_5_gets_its_tables_and_the_next_frame_is_worke
     take_all(node)
     node.journal.close()
     with sqlite3.connect(tmp_path / "store" / "journal.sqlite") as db:
-        db.executescript("DROP TABLE judged; DROP TABLE day5; DROP TABLE audit;")
+        db.executescript(
+            "DROP TABLE judged; DROP TABLE day5; DROP TABLE audit; "
+            "DROP TABLE command; DROP TABLE assessment; DROP TABLE time_zero;"
+        )
         db.execute(f"PRAGMA user_version = {BEFORE_DAY5}")
     node = node_at(tmp_path, clock)
     assert node.journal._db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)

@@ -21,10 +21,12 @@ from typing import Any
 from monitor.alert import Alert, AlertState, AlertSubject
 from monitor.alert_machine import EMPTY, Voice, advance
 from monitor.alert_rules import DEFAULTS, Alerts
+from monitor.arguments import not_negative, positive
 from monitor.config import read_config
 from monitor.decide import of_node
 from monitor.fakes import Shelf
 from monitor.hearing import Hearing, merged
+from monitor.rehearsal import ideal
 from monitor.rehearsal.cases import Scene, script
 from monitor.rehearsal.record import INSEMINATED, NODE, SITE
 from monitor.rehearsal.truth import Due, due, gone_h
@@ -97,7 +99,9 @@ def hpi_h(word: Alert) -> float:
 
 
 def _is_of(word: Alert, one: Due) -> bool:
-    same = word.kind == one.kind and word.subject.incubator == one.incubator and word.subject.well == one.well
+    same = (
+        word.kind in (one.kind, one.also) and word.subject.incubator == one.incubator and word.subject.well == one.well
+    )
     fact = one.fact is None or word.evidence.values.get("cycle") == one.fact
     return same and fact and one.from_h <= hpi_h(word) <= one.until_h
 
@@ -146,7 +150,18 @@ def prognosis(played: Sequence[Played]) -> dict[str, dict[str, int]]:
 
 
 def told(played: Sequence[Played]) -> tuple[str, dict[str, Any]]:
-    """The tables as Markdown, and the same as plain values."""
+    """The tables as Markdown, and the same as plain values: one for each time between frames, and the prognosis."""
+    texts: list[str] = []
+    plain: dict[str, Any] = {}
+    for every_min in sorted({one.scene.every_min for one in played}, reverse=True):
+        text, values = _of_events([one for one in played if one.scene.every_min == every_min])
+        texts.append(f"A frame each {every_min:.0f} minutes: {text}")
+        plain[f"every_{every_min:.0f}_min"] = values
+    text, plain["low_blastocyst_probability"] = _of_prognosis(played)
+    return "\n\n".join([*texts, text]), plain
+
+
+def _of_events(played: Sequence[Played]) -> tuple[str, dict[str, Any]]:
     weeks = sum(one.hours for one in played) / 168
     embryos = sum(len(one.scene.wells) for one in played)
     lines = [
@@ -157,6 +172,8 @@ def told(played: Sequence[Played]) -> tuple[str, dict[str, Any]]:
     ]
     plain: dict[str, Any] = {"embryos": embryos, "incubators": len(played), "incubator_weeks": round(weeks, 2)}
     for kind, own in score(played).items():
+        if not own.due and not own.raised:
+            continue
         recall, precision = _ratio(own.found, own.due), _ratio(own.raised - own.false, own.raised)
         plain[kind] = {
             "due": own.due,
@@ -172,12 +189,14 @@ def told(played: Sequence[Played]) -> tuple[str, dict[str, Any]]:
             f"| `{kind}` | {own.due} | {own.found} | {_text(recall)} | {own.raised} | {_text(precision)} | "
             f"{own.false / weeks:.2f} | {_delays(own.delays_h)} |"
         )
-    late = plain["arrest"]["delay_after_the_rule_h"]
-    lines += [
-        "",
-        f"`arrest`, after the hour at which the rule would say so if it were told the truth: {_delays(late)} h.",
-    ]
-    lines += ["", "| low probability | told low | sensitivity | specificity | PPV | NPV |", "|---|---|---|---|---|---|"]
+    if late := plain.get("arrest", {}).get("delay_after_the_rule_h"):
+        lines += ["", f"`arrest`: {_delays(late)} h after the rule would have said so, told the truth."]
+    return "\n".join(lines), plain
+
+
+def _of_prognosis(played: Sequence[Played]) -> tuple[str, dict[str, Any]]:
+    lines = ["| low probability | told low | sensitivity | specificity | PPV | NPV |", "|---|---|---|---|---|---|"]
+    plain: dict[str, Any] = {}
     for check, n in prognosis(played).items():
         low, rest = n["true_low"] + n["false_low"], n["true_rest"] + n["missed"]
         figures = {
@@ -186,7 +205,7 @@ def told(played: Sequence[Played]) -> tuple[str, dict[str, Any]]:
             "ppv": _ratio(n["true_low"], low),
             "npv": _ratio(n["true_rest"], rest),
         }
-        plain[f"low_blastocyst_probability/{check}"] = {**n, **figures}
+        plain[check] = {**n, **figures}
         lines.append(f"| {check} | {low} of {low + rest} | {' | '.join(map(_text, figures.values()))} |")
     return "\n".join(lines), plain
 
@@ -222,10 +241,17 @@ def recorded(folder: Path) -> list[tuple[Scene, list[Reading]]]:
 def main() -> None:
     """Score a record."""
     command = argparse.ArgumentParser(description=__doc__)
-    command.add_argument("--record", type=Path, required=True)
+    told_by = command.add_mutually_exclusive_group(required=True)
+    told_by.add_argument("--record", type=Path, help="a folder written by monitor.rehearsal.record")
+    told_by.add_argument("--ideal", type=positive, metavar="EMBRYOS", help="models that err in nothing, none drawn")
+    command.add_argument("--ten-min", type=not_negative, default=20, help="with --ideal: more of them, every 10 min")
     command.add_argument("--config", type=Path, help="take the limits from this configuration")
     asked = command.parse_args()
     rules = DEFAULTS if asked.config is None else read_config(asked.config).alerts
+    if asked.ideal is not None:
+        scenes = script(asked.ideal, asked.ten_min)
+        print(told([play(scene, ideal.readings(scene), rules) for scene in scenes])[0])
+        return
     text, plain = told([play(scene, readings, rules) for scene, readings in recorded(asked.record)])
     (asked.record / "score.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
     print(text)
