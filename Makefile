@@ -107,7 +107,7 @@ $(VENV)/.train: $(VENV)/.dev
 	touch $@
 
 $(VENV)/.rtx: $(VENV)/.train
-	$(PIP) -e '.[demo,train,rtx-check]'
+	$(PIP) -e '.[demo,web,train,rtx-check]'
 	touch $@
 
 # one round of measuring how real the drawing is: draws 1,200 embryos, trains 13 minutes, reads the tuning sets only
