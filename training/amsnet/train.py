@@ -94,11 +94,12 @@ def finish(run: Run, held_out: list[Pupil], begun_from: str | None = None) -> No
     found = {}
     if held_out:
         told = f"{len(held_out)} virtual embryos, seeds from {VALIDATION_SEEDS_FROM}"
-        judged = validation.judge(kept, held_out)
+        judged = validation.judge(kept, held_out, with_spread=True)
         found = {f"validation_{name}": value for name, value in validation.auc_by_day(judged).items()}
         validation.calibrate(kept, judged, told)
         if len(kept.planes_um) == validation.PLANES_TO_TAKE_FROM:
-            kept.stability = validation.stability(kept, validation.judge(kept, held_out, with_spread=True), told)
+            cooled = [one.divided(kept.calibration["temperature"]) for one in judged]
+            kept.stability = validation.stability(kept, cooled, told)
     kept.provenance = {
         "trained_on": f"virtual incubator only: {_embryos_of(run.pupils)}, {_time_of(run)}"
         + (f", gone on from {begun_from}" if begun_from else ""),
