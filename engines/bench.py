@@ -166,6 +166,8 @@ def told(value: float, unit: str) -> str:
     if unit == "bytes":
         scale, name = next(unit for unit in _BYTES if value >= unit[0] / 2)
         return f"{value / scale:.2f} {name}" if scale else f"{value:.0f} B"
+    if 0 < value < 0.01:
+        return f"{value:.1e}"
     return f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from engines.blastocyst import Found, NotFound, find_in_still, find_in_well
 from engines.contract import Array, EngineError
 from engines.day5 import EXPANSIONS, Labels, Part
-from engines.load import Loaded
+from engines.load import Device, Loaded, find_manifests, load_engine
+from engines.manifest import read_manifest
 from engines.preprocess import Gray, fit_stack, nearest_plane_um, to_tensor
 from engines.square import Square
 
@@ -88,6 +90,20 @@ class Day5Models:
         if step.failed:
             raise EngineError(f"{loaded.manifest.name}: its answer is not finite")
         return {name: rows[0] for name, rows in step.outputs.items()}
+
+
+def load_day5(folder: Path, device: Device = "auto", threads: int = 0) -> Day5Models:
+    """The one segmenter and all graders of a folder. Raises EngineError where there are none, or two segmenters."""
+    tasks: dict[str, list[Path]] = {"segmentation": [], "grade": []}
+    for path in find_manifests(folder):
+        tasks.get(read_manifest(path).task, []).append(path)
+    if len(tasks["segmentation"]) != 1 or not tasks["grade"]:
+        found = ", ".join(f"{task}: {[path.stem for path in paths]}" for task, paths in tasks.items())
+        raise EngineError(f"{folder}: day 5 needs one segmenter and a grader or more, there are {found}")
+    segmenter, *graders = (
+        load_engine(path, device, threads) for path in (*tasks["segmentation"], *sorted(tasks["grade"]))
+    )
+    return Day5Models(segmenter, graders)
 
 
 def _check_outputs(loaded: Loaded, wanted: Mapping[str, tuple[str, ...] | None]) -> None:

@@ -23,6 +23,7 @@ from engines.contract import Array, EngineError
 Floats = npt.NDArray[np.float64]
 
 NONE = -1
+_LEAST_ELAPSED_H = 0.02  # two frames of one moment still may lie on either side of a division
 _FLOOR = 1e-4  # of a probability: a network that is sure of nonsense for a frame does not forbid a path for good
 
 
@@ -30,17 +31,21 @@ _FLOOR = 1e-4  # of a probability: a network that is sure of nonsense for a fram
 class DecodingRules:
     """What decoding goes by; stands in a model's manifest.
 
-    `evidence`: weight of a frame's log posterior (below 1, since neighbouring frames err alike). `advance`, `skip`:
-    log odds paid for going on to the next phase, and for each phase left out. Live: another label takes over at once
-    when it leads by `margin`, else when it was the likeliest for `hold` frames. Steps back: looked for among the phases
-    `counts` (first, last: those that count cells); at least `fallen` of the posterior below the settled count, for
-    `fallen_frames`. A count is settled after `settled_frames`.
+    `evidence`: weight of a frame's log posterior (below 1, since neighbouring frames err alike). How phases follow:
+    `dwell_h`, the mean hours spent in each, and `passed_over`, the share of embryos that pass it without being seen in
+    it; K values each, so that a path costs the same at any interval between frames. Where they are not given:
+    `advance`, `skip`, log odds paid for going on to the next phase, and for each phase left out. Live: another label
+    takes over at once when it leads by `margin`, else when it was the likeliest for `hold` frames. Steps back: looked
+    for among the phases `counts` (first, last: those that count cells); at least `fallen` of the posterior below the
+    settled count, for `fallen_frames`. A count is settled after `settled_frames`.
     """
 
     classes: tuple[str, ...]
     evidence: float = 0.3
     advance: float = -3.0
     skip: float = -1.0
+    dwell_h: tuple[float, ...] = ()
+    passed_over: tuple[float, ...] = ()
     margin: float = 0.2
     hold: int = 3
     counts: tuple[int, int] = (3, 10)
@@ -48,11 +53,29 @@ class DecodingRules:
     fallen_frames: int = 4
     settled_frames: int = 4
 
-    def log_transitions(self) -> Floats:
-        """(K, K) from row to column: 0 to stay, a price to go on, impossible to step back."""
-        ahead = np.arange(len(self.classes))[None, :] - np.arange(len(self.classes))[:, None]
-        price = self.advance + self.skip * (ahead - 1)
-        return np.where(ahead == 0, 0.0, np.where(ahead > 0, price, -np.inf))
+    def __post_init__(self) -> None:
+        """Raises EngineError for numbers that do not fit the phases."""
+        size = len(self.classes)
+        if (len(self.dwell_h), len(self.passed_over)) not in ((0, 0), (size, size)):
+            raise EngineError(f"dwell_h and passed_over go together and have {size} values each, or are not given")
+        if not (all(hours > 0 for hours in self.dwell_h) and all(0 <= share < 1 for share in self.passed_over)):
+            raise EngineError("dwell_h must be above 0, passed_over at least 0 and below 1")
+
+    def log_transitions(self, elapsed_h: float) -> Floats:
+        """(K, K) from row to column, `elapsed_h` after the frame before: to stay, to go on, impossible to step back."""
+        size = len(self.classes)
+        ahead = np.arange(size)[None, :] - np.arange(size)[:, None]
+        if not self.dwell_h:
+            price = self.advance + self.skip * (ahead - 1)
+            return np.where(ahead == 0, 0.0, np.where(ahead > 0, price, -np.inf))
+        share = max(elapsed_h, _LEAST_ELAPSED_H) / np.array(self.dwell_h)[:, None]
+        over = np.log(np.maximum(self.passed_over, _FLOOR))
+        before = np.concatenate([[0.0], np.cumsum(over)])  # of all phases below a number
+        seen = np.log1p(-np.array([*self.passed_over[:-1], 0.0]))  # the last one is passed by nobody
+        leaving = np.log(-np.expm1(-share))
+        going = leaving + before[None, :-1] - before[1:, None] + seen[None, :]
+        share[-1] = 0.0  # nobody leaves the last one
+        return np.where(ahead == 0, -share, np.where(ahead > 0, going, -np.inf))
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +127,6 @@ class Decoder:
     def __init__(self, rules: DecodingRules) -> None:
         self._rules = rules
         self._size = len(rules.classes)
-        self._transitions = rules.log_transitions()
 
     def start(self) -> Track:
         size = self._size
@@ -144,19 +166,20 @@ class Decoder:
             raise EngineError(f"hour {now_h} comes before the last frame's, {before_h}")
         evidence = self._rules.evidence * np.log(np.maximum(p, _FLOOR))
         first_frame = bool(np.isneginf(track.best).all())
-        likeliest = self._likeliest(track, evidence, now_h, first_frame)
-        weighed = self._weighed(track, evidence, now_h, now_h - before_h, first_frame)
+        onward = self._rules.log_transitions(now_h - before_h)
+        likeliest = self._likeliest(track, evidence, onward, now_h, first_frame)
+        weighed = self._weighed(track, evidence, onward, now_h, now_h - before_h, first_frame)
         last = self._live(track.last, p, now_h)
         counted = self._counted(track.counted, p)
         after = Track(last, counted, *likeliest, *weighed)
         return after, self._decoded(after)
 
     def _likeliest(
-        self, track: Track, evidence: Floats, now_h: float, first_frame: bool
+        self, track: Track, evidence: Floats, onward: Floats, now_h: float, first_frame: bool
     ) -> tuple[Floats, Floats, Floats]:
         if first_frame:
             return evidence, track.began, track.onsets_h
-        scores = track.best[:, None] + self._transitions  # from, to
+        scores = track.best[:, None] + onward  # from, to
         came_from = scores.argmax(axis=0)
         best = scores.max(axis=0) + evidence
         onsets_h = track.onsets_h[came_from].copy()
@@ -165,11 +188,11 @@ class Decoder:
         return best - best.max(), track.began[came_from], onsets_h
 
     def _weighed(
-        self, track: Track, evidence: Floats, now_h: float, elapsed_h: float, first_frame: bool
+        self, track: Track, evidence: Floats, onward: Floats, now_h: float, elapsed_h: float, first_frame: bool
     ) -> tuple[Floats, Floats, Floats, Floats]:
         if first_frame:
             return evidence, track.reached, track.first, track.second
-        paths = track.alpha[:, None] + self._transitions
+        paths = track.alpha[:, None] + onward
         most = paths.max(axis=0)
         weights = np.exp(paths - most)
         total = weights.sum(axis=0)

@@ -67,26 +67,35 @@ class HostEngine(ABC):
         return Step(tuple(states), step.outputs, step.failed)
 
     def save(self, state: State) -> bytes:
-        if state.state_id != self._spec.state_id:
-            raise StateMismatchError(f"{self._spec.name}: asked to save a state of {state.state_id[:12]}")
-        return pack({"state_id": state.state_id}, {"state": _host(state)})
+        return pack_state(self._spec, state.state_id, _host(state))
 
     def restore(self, blob: bytes) -> State:
-        header, arrays = unpack(blob)
-        if header.get("state_id") != self._spec.state_id:
-            raise StateMismatchError(
-                f"{self._spec.name}: the saved state is of {str(header.get('state_id'))[:12]}, "
-                f"this model is {self._spec.state_id[:12]}"
-            )
-        row = arrays.get("state")
-        if row is None or row.shape != self._spec.state.shape or row.dtype != np.float32:
-            raise EngineError(f"{self._spec.name}: the saved state is not float32 {self._spec.state.shape}")
-        if not np.isfinite(row).all():
-            raise EngineError(f"{self._spec.name}: the saved state is not finite")
-        return HostState(self._spec.state_id, _frozen(row.astype(np.float32)))
+        return HostState(self._spec.state_id, _frozen(unpack_state(self._spec, blob)))
 
     def close(self) -> None:  # noqa: B027 - a runtime that holds something overrides it
         """Nothing to free in host memory."""
+
+
+def pack_state(spec: EngineSpec, state_id: str, row: Array) -> bytes:
+    """A state as bytes, the same of every runtime. Raises StateMismatchError for another model's."""
+    if state_id != spec.state_id:
+        raise StateMismatchError(f"{spec.name}: asked to save a state of {state_id[:12]}")
+    return pack({"state_id": state_id}, {"state": row})
+
+
+def unpack_state(spec: EngineSpec, blob: bytes) -> Array:
+    """A row of one's own, of the spec's shape. Raises EngineError (torn), StateMismatchError (another model's)."""
+    header, arrays = unpack(blob)
+    if header.get("state_id") != spec.state_id:
+        raise StateMismatchError(
+            f"{spec.name}: the saved state is of {str(header.get('state_id'))[:12]}, this model is {spec.state_id[:12]}"
+        )
+    row = arrays.get("state")
+    if row is None or row.shape != spec.state.shape or row.dtype != np.float32:
+        raise EngineError(f"{spec.name}: the saved state is not float32 {spec.state.shape}")
+    if not np.isfinite(row).all():
+        raise EngineError(f"{spec.name}: the saved state is not finite")
+    return row.astype(np.float32)
 
 
 def _host(state: State) -> Array:

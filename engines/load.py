@@ -5,14 +5,17 @@ It decides which runtime serves; it knows no embryo and no clock.
 
 from __future__ import annotations
 
-import importlib.util
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from engines.contract import Engine, EngineError
+from engines.device_memory import Lacking, Toolkit
 from engines.manifest import Manifest, graph_path, read_manifest
 
+log = logging.getLogger(__name__)
 Device = Literal["auto", "cpu", "gpu"]
 BUNDLED_MODELS = Path(__file__).parent / "models"
 
@@ -23,7 +26,7 @@ class Loaded:
 
     `encoder`: the graph before the engine, of a model that has two (task "stage"). `stage`: the stage model that judges
     the same frames beside a blastocyst model, where one serves. `segmenter`, `graders`: the models of day 5, where they
-    serve: both or neither.
+    serve: both or neither. `lacks`: why the runtime that it was meant for is not to be had.
     """
 
     engine: Engine
@@ -33,6 +36,13 @@ class Loaded:
     stage: Loaded | None = None
     segmenter: Loaded | None = None
     graders: tuple[Loaded, ...] = ()
+    lacks: str | None = None
+
+    @property
+    def fallback(self) -> str | None:
+        """Why it serves, just now, on another runtime than it was meant for; None where it does not."""
+        reasons = [getattr(engine, "fallback", None) for engine in self.engines]
+        return next((reason for reason in reasons if reason is not None), self.lacks)
 
     @property
     def engines(self) -> tuple[Engine, ...]:
@@ -70,19 +80,59 @@ def find_manifest(name: str, *folders: Path) -> Path:
     return paths[name]
 
 
-def load_engine(manifest_path: Path, device: Device = "auto", threads: int = 0) -> Loaded:
-    """Load one model on the runtime that `device` allows. Raises EngineError saying what is missing, and a way out."""
-    manifest = read_manifest(manifest_path)
-    graph = graph_path(manifest_path, manifest)
-    if device == "gpu":
-        missing = [name for name in ("tensorrt", "pycuda") if importlib.util.find_spec(name) is None]
-        reason = f"{' and '.join(missing)} not installed" if missing else "this version has no TensorRT engine yet"
-        raise EngineError(f"{manifest.name}: device 'gpu' cannot serve here ({reason}); set [engines] device = \"cpu\"")
+@dataclass(frozen=True)
+class GpuUse:
+    """How a GPU is used where there is one. `plans`: their folder (None: the user's cache); `builds`: a plan that is
+    missing is built beside the work; `find`: what looks for a GPU (None: this machine's driver)."""
+
+    plans: Path | None = None
+    builds: bool = False
+    find: Callable[[], Toolkit | Lacking] | None = None
+
+
+def load_engine(manifest_path: Path, device: Device = "auto", threads: int = 0, gpu: GpuUse | None = None) -> Loaded:
+    """Load one model on the runtime that `device` allows; on the CPU where a GPU cannot serve. Raises EngineError."""
     from engines.onnxruntime_engine import OnnxRuntimeEngine
 
-    note = "asked for" if device == "cpu" else "no GPU engine in this version"
-    encoder = None
-    if manifest.encoder is not None:
-        first = graph_path(manifest_path, manifest, manifest.encoder.graph)
-        encoder = OnnxRuntimeEngine(first, manifest.encoder_spec(), threads)
-    return Loaded(OnnxRuntimeEngine(graph, manifest.spec(), threads), manifest, note, encoder)
+    manifest, gpu = read_manifest(manifest_path), gpu or GpuUse()
+    engines: list[Engine] = [
+        OnnxRuntimeEngine(graph_path(manifest_path, manifest, part.graph), part.spec, threads)
+        for part in manifest.parts()
+    ]
+    note, lacks = "asked for", None
+    if device != "cpu":
+        found = _find(gpu)
+        if isinstance(found, Lacking):
+            note = str(found)
+            lacks = note if device == "gpu" or found.meant else None
+        else:
+            engines = [_guarded(manifest_path, manifest, i, one, found, gpu) for i, one in enumerate(engines)]
+            note = f"{found.facts.name}, driver {found.facts.driver}"
+    return Loaded(engines[-1], manifest, note, engines[0] if len(engines) > 1 else None, lacks=lacks)
+
+
+def _find(gpu: GpuUse) -> Toolkit | Lacking:
+    if gpu.find is not None:
+        return gpu.find()
+    from engines.gpu import find_toolkit
+
+    return find_toolkit()
+
+
+def _guarded(
+    manifest_path: Path, manifest: Manifest, index: int, reference: Engine, toolkit: Toolkit, gpu: GpuUse
+) -> Engine:
+    from engines.build import build_elsewhere
+    from engines.guard import GuardedEngine
+    from engines.plans import PlanStore, default_folder
+
+    store = PlanStore(gpu.plans or default_folder())
+
+    def build() -> None:
+        build_elsewhere(manifest_path, index, store, lambda line: log.info("plan", extra={"line": line}))
+
+    guarded = GuardedEngine(
+        reference, manifest.parts()[index], manifest.tolerance, toolkit, store, build if gpu.builds else None
+    )
+    guarded.begin()
+    return guarded

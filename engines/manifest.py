@@ -6,12 +6,31 @@ It knows files and digests; it loads no runtime.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from engines.contract import EngineError, EngineSpec, TensorSpec
+
+# pooling, linear layers, norms and what takes exponents: a small share of the time, and where fp16 loses most
+FP32_OPERATIONS = (
+    *("ReduceMean", "ReduceSum", "ReduceMax", "GlobalAveragePool", "AveragePool", "Gemm", "MatMul", "Softmax"),
+    *(
+        "LogSoftmax",
+        "LayerNormalization",
+        "InstanceNormalization",
+        "Sigmoid",
+        "Tanh",
+        "Erf",
+        "Exp",
+        "Log",
+        "Sin",
+        "Cos",
+    ),
+    *("Pow", "Sqrt", "Div", "Clip", "Resize"),
+)
 
 
 class _Strict(BaseModel):
@@ -94,12 +113,24 @@ class Stability(_Strict):
     accuracy_beyond: float | None = None
 
 
+class Precision(_Strict):
+    """How a graph runs on an accelerator. With "fp16", `fp32_operations` (ONNX's names) stay in fp32.
+
+    `absolute`: how far an output may lie from the CPU's with fp16 (with fp32: the manifest's `tolerance`).
+    """
+
+    compute: Literal["fp16", "fp32"] = "fp16"
+    fp32_operations: tuple[str, ...] = FP32_OPERATIONS
+    absolute: float = Field(default=0.01, gt=0)
+
+
 class FrameEncoder(_Strict):
     """The graph that runs before a temporal head: a stack, and which of its planes are really there, to one vector."""
 
     graph: Graph
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...] = Field(min_length=1, max_length=1)
+    precision: Precision = Precision()
 
 
 class Decoding(_Strict):
@@ -108,6 +139,8 @@ class Decoding(_Strict):
     evidence: float = Field(default=0.3, gt=0, le=1)
     advance: float = Field(default=-3.0, le=0)
     skip: float = Field(default=-1.0, le=0)
+    dwell_h: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    passed_over: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = ()
     margin: float = Field(default=0.2, ge=0, le=1)
     hold: int = Field(default=3, ge=1)
     counts: tuple[int, int] = (3, 10)
@@ -142,6 +175,7 @@ class Manifest(_Strict):
     calibration: dict[str, Any] = {}
     stability: Stability | None = None
     tolerance: Tolerance
+    precision: Precision | None = None
     provenance: dict[str, Any]
     intended_use: str
 
@@ -160,6 +194,14 @@ class Manifest(_Strict):
         features = [tensor.shape for tensor in self.inputs if tensor.name == "feature"]
         if self.encoder is not None and features != [self.encoder.outputs[0].shape]:
             raise ValueError(f"the encoder gives {self.encoder.outputs[0].shape}, the head takes features {features}")
+        return self
+
+    @model_validator(mode="after")
+    def _decoding_knows_every_phase(self) -> Manifest:
+        if self.decoding is not None:
+            told, phases = (len(self.decoding.dwell_h), len(self.decoding.passed_over)), len(self.outputs[0].classes)
+            if told not in ((0, 0), (phases, phases)):
+                raise ValueError(f"decoding: dwell_h and passed_over have {told} values, for {phases} phases")
         return self
 
     @model_validator(mode="after")
@@ -192,6 +234,24 @@ class Manifest(_Strict):
             outputs=tuple(tensor.spec() for tensor in self.encoder.outputs),
             state=TensorSpec("state", (0,)),
         )
+
+    def parts(self) -> tuple[Part, ...]:
+        """Its graphs in the order they run. A stage model's head stays in fp32 unless its manifest says otherwise: it
+        is small, and what it rounds in one frame it carries into all later ones."""
+        default = Precision(compute="fp32") if self.encoder is not None else Precision()
+        own = Part(self.graph, self.spec(), self.precision or default)
+        if self.encoder is None:
+            return (own,)
+        return (Part(self.encoder.graph, self.encoder_spec(), self.encoder.precision), own)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One graph of a model: what an engine is made of."""
+
+    graph: Graph
+    spec: EngineSpec
+    precision: Precision
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from monitor.alert import Acknowledged, Alert, AlertSubject
-from monitor.alert_machine import EMPTY, Values, Voice, Watching, acknowledge, advance, end, remind
+from monitor.alert_machine import EMPTY, Values, Voice, Watching, acknowledge, advance, disclose, end, remind
 from monitor.alert_rules import Alerts
 from monitor.alert_table import Verdict
 from monitor.decide import of_node
@@ -104,6 +104,8 @@ class Alarms:
         once. Raises StorageError."""
         verdicts = []
         for last in self._journal.alerts.standing():
+            if self._journal.blind.hides_word(last):
+                continue
             rule = self._rules.most_wells if last.members else self._rules.of(last.kind)
             slot, watching = self._find(last)
             after, word = remind(watching, last, rule, now, self._rules.is_quiet(last.kind, now))
@@ -117,6 +119,16 @@ class Alarms:
         slot, watching = self._find(last)
         after, word = acknowledge(watching, last, by)
         return None if word is None else Verdict(last.subject, {slot: after}, (word,))
+
+    def disclosed(self, run: Run, now: datetime) -> list[Verdict]:
+        """What stands open about an embryo and was withheld: said now that it may be. Nothing where nothing was."""
+        verdicts = []
+        for last in self._journal.alerts.standing():
+            if last.subject.embryo_id == run.embryo_id and self._journal.blind.hides_word(last):
+                slot, watching = self._find(last)
+                after, word = disclose(watching, last, now, self._rules.is_quiet(last.kind, now))
+                verdicts += [] if word is None else [Verdict(last.subject, {slot: after}, (word,))]
+        return verdicts
 
     def _find(self, last: Alert) -> tuple[str, Watching]:
         """Where a standing alert is watched."""

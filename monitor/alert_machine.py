@@ -205,6 +205,14 @@ def acknowledge(watching: Watching, last: Alert, by: Acknowledged) -> tuple[Watc
     return _follow(watching, standing, last, AlertState.ACKNOWLEDGED, by.at, {"acknowledged": by})
 
 
+def disclose(watching: Watching, last: Alert, at: datetime, quiet: bool) -> tuple[Watching, Alert | None]:
+    """What nobody was told of may be told now: a standing alert is said again, and waits for its call from then."""
+    standing = watching.open
+    if standing is None:
+        return watching, None
+    return _follow(watching, standing, last, AlertState.UPDATED, at, {"quiet": quiet, "told_at": at})
+
+
 def remind(watching: Watching, last: Alert, rule: Rule, now: datetime, quiet: bool) -> tuple[Watching, Alert | None]:
     """What time alone brings about: quiet hours that end, and a call for who has not taken note in time."""
     standing = watching.open

@@ -5,7 +5,7 @@ It writes inside a transaction that somebody else has opened; it decides nothing
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -51,10 +51,17 @@ class AlertTable:
         query = "SELECT COUNT(*) FROM run WHERE incubator = ? AND ended IS NULL"
         return int(self._db.execute(query, (incubator,)).fetchone()[0])
 
-    def put(self, verdict: Verdict, boot_id: str | None, now: datetime, complete_at: str) -> list[Alert]:
+    def put(
+        self,
+        verdict: Verdict,
+        boot_id: str | None,
+        now: datetime,
+        complete_at: str,
+        hides: Callable[[Alert], bool] = lambda word: False,
+    ) -> list[Alert]:
         """Store a verdict; its words as recorded (with `seq` where there is a boot id). Inside a transaction.
 
-        `complete_at`: since when they could have been said.
+        `complete_at`: since when they could have been said. `hides`: a word that nobody is told now has no `seq`.
         """
         key = verdict.subject.key
         for slot, watching in verdict.watchings.items():
@@ -65,7 +72,7 @@ class AlertTable:
                 self._db.execute("INSERT OR REPLACE INTO watching VALUES (?, ?, ?)", (key, slot, body))
         if verdict.ended:
             self._db.execute("DELETE FROM watching WHERE subject = ?", (key,))
-        return [self._put_word(word, key, boot_id, now, complete_at) for word in verdict.words]
+        return [self._put_word(word, key, None if hides(word) else boot_id, now, complete_at) for word in verdict.words]
 
     def _put_word(self, word: Alert, subject: str, boot_id: str | None, now: datetime, complete_at: str) -> Alert:
         if boot_id is not None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from monitor.database import Database
+from monitor.database import Reads
 from monitor.last_frames import sortable
 
 GENESIS = "0" * 64  # before the first row
@@ -26,9 +26,11 @@ STANDING = (
     ("state", "embryo_id = ?1"),
     ("judged", "embryo_id = ?1"),
     ("watching", "subject = 'embryo/' || ?1"),
+    ("time_zero", "embryo_id = ?1"),
+    ("assessment", "embryo_id = ?1"),
 )
 REST = (
-    *((table, "TRUE") for table in ("meta", "outbox", "open_alert", "cleared", "last_frame")),
+    *((table, "TRUE") for table in ("meta", "outbox", "open_alert", "cleared", "last_frame", "command")),
     ("watching", "subject NOT LIKE 'embryo/%'"),
 )
 
@@ -57,8 +59,8 @@ COLUMNS = "number, kind, subject, recorded_at, ref, body, previous, hash"
 class Audit:
     """Appends to the chain; inside a transaction that somebody else has opened."""
 
-    def __init__(self, database: Database) -> None:
-        self._db = database.connection
+    def __init__(self, db: Reads) -> None:
+        self._db = db
 
     def append(self, kind: str, subject: str, body: Mapping[str, object], at: datetime, ref: str | None = None) -> Link:
         """One row more; as it was written. `body` must be JSON."""

@@ -7,7 +7,7 @@ are coalesced: nothing waits in the outbox for them, the next one replaces the l
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
@@ -42,7 +42,7 @@ class Bulletins:
         node: Node,
         cadences: Cadences,
         looks: Mapping[str, LookedOver],
-        engines: tuple[EngineFacts, ...],
+        engines: Callable[[], tuple[EngineFacts, ...]],
         storage: Path,
         publisher: Publisher,
         clock: Clock,
@@ -52,7 +52,7 @@ class Bulletins:
         self._node, self._looks, self._storage = node, looks, storage
         self._cadences = cadences
         self._publisher, self._clock, self._boot_id, self._version = publisher, clock, boot_id, version
-        self.engines = engines
+        self._engines = engines
         self._began_s = clock.monotonic()
         self._session = 0
         self._looked_s = -1e9
@@ -111,10 +111,11 @@ class Bulletins:
             outbox_messages=messages,
             outbox_oldest_age_s=max(0.0, (now - oldest).total_seconds()) if oldest else 0.0,
             last_step_at=max((last.judged_at for last in last_frames if last and last.judged_at), default=None),
-            engines=self.engines,
+            engines=self._engines(),
             alerts_open=self._journal.alerts.open_counts(),
             disk_free_bytes=shutil.disk_usage(self._storage).free,
             storage_ok=storage_ok,
+            audit_head=self._journal.audit.head(),
         )
 
     def _incubator_facts(self, name: str, last: LastFrame | None, active: int) -> IncubatorFacts:

@@ -24,6 +24,7 @@ from monitor.errors import ConfigError
 from monitor.finding import Finding
 from monitor.mqtt_session import Connected, Ended, MqttSession
 from monitor.node import Source, check_planes, load_models, new_time_zero
+from monitor.page_process import can_serve
 from monitor.runs import GAP_IN_CADENCES
 from monitor.survey import (
     Faults,
@@ -52,6 +53,7 @@ def check(config: Config) -> Iterator[Finding]:
     except ConfigError as fault:
         yield Finding("error", "engine", str(fault))
     else:
+        yield _gpu(loaded, config.engines.device)
         yield _engine(loaded)
         for beside in loaded.serving[1:]:
             yield _engine(beside)
@@ -60,16 +62,29 @@ def check(config: Config) -> Iterator[Finding]:
             yield Finding("ok", "day 5", text)
         yield from _planes(config, loaded)
     yield _storage(config.storage.path)
+    if config.http.page:
+        yield _page()
     yield _broker(config.mqtt, config.site)
     for incubator in config.incubator:
         yield _insemination(incubator)
         yield from folder_findings(incubator)
 
 
+def _gpu(loaded: Loaded, device: str) -> Finding:
+    """What of a GPU is here, and what is missing to use it."""
+    if device == "cpu":
+        return Finding("ok", "gpu", 'not looked for: engines.device = "cpu"')
+    if loaded.lacks is None:
+        return Finding("ok", "gpu", loaded.note)
+    return Finding("error" if device == "gpu" else "warning", "gpu", f"{loaded.lacks}; until then the CPU serves")
+
+
 def _engine(loaded: Loaded) -> Finding:
     manifest = loaded.manifest
-    text = f"{manifest.name} {manifest.version} on {loaded.engine.runtime} ({loaded.note}), one step done"
-    return Finding("ok", "engine", f"{text}; {manifest.intended_use}")
+    text = f"{manifest.name} {manifest.version} on {loaded.engine.runtime}, one step done; {manifest.intended_use}"
+    if loaded.fallback is None or loaded.lacks is not None:
+        return Finding("ok", "engine", text)
+    return Finding("warning", "engine", f"{text}; not on the GPU: {loaded.fallback} (`run` builds what is missing)")
 
 
 def _planes(config: Config, loaded: Loaded) -> Iterator[Finding]:
@@ -79,6 +94,12 @@ def _planes(config: Config, loaded: Loaded) -> Iterator[Finding]:
                 check_planes(incubator, one.manifest.name, one.manifest.preprocess.allowed_plane_counts)
             except ConfigError as fault:
                 yield Finding("error", f"{incubator.name} planes", str(fault))
+
+
+def _page() -> Finding:
+    if can_serve():
+        return Finding("ok", "http.page", "the daemon serves the page")
+    return Finding("error", "http.page", "the page needs the extra \"web\": pip install 'pellucid[web]'")
 
 
 def _storage(path: Path) -> Finding:

@@ -19,6 +19,8 @@ from monitor import __version__
 from monitor.arguments import more_than_0 as _more_than_0
 from monitor.arguments import positive as _positive
 from monitor.cli_engines import add_engines
+from monitor.cli_journal import add_journal
+from monitor.cli_page import add_page
 from monitor.cli_simulate import add_simulate
 from monitor.errors import ConfigError, EngineError, PellucidError
 
@@ -62,6 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_replay(commands)
     add_simulate(commands)
     add_engines(commands)
+    add_page(commands)
+    add_journal(commands)
     return parser
 
 
@@ -128,26 +132,22 @@ def _run(arguments: argparse.Namespace) -> int:
     from monitor.clock import SystemClock
     from monitor.config import read_config
     from monitor.daemon import Daemon
-    from monitor.endpoints import Endpoints
     from monitor.logs import log_to_stderr
     from monitor.metrics import Metrics
     from monitor.node import load_models
     from monitor.notify import Notifier
+    from monitor.page_process import endpoints_up
 
     log_to_stderr()
     config, clock = read_config(arguments.config), SystemClock()
     metrics = Metrics(CollectorRegistry(), clock.now)
-    daemon = Daemon(config, load_models(config.engines), metrics, clock, Notifier())
-    endpoints = Endpoints(config.http, metrics.registry, daemon.ready)
+    daemon = Daemon(config, load_models(config.engines, builds=True), metrics, clock, Notifier())
     for name in (signal.SIGTERM, signal.SIGINT):
         # from a thread: the handler runs inside the loop's own wait, whose lock `stop` needs
         signal.signal(name, lambda *_: threading.Thread(target=daemon.stop, daemon=True).start())
-    endpoints.start()
-    logging.getLogger(__name__).info("endpoints are up", extra={"url": endpoints.url})
-    try:
+    with endpoints_up(config, metrics.registry, daemon.ready, daemon.submit) as endpoints:
+        logging.getLogger(__name__).info("endpoints are up", extra={"url": endpoints.url})
         daemon.run()
-    finally:
-        endpoints.stop()
     return 0
 
 

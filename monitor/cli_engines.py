@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from monitor.cli_gpu import build, gpu_rows, plans_of
 from monitor.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
@@ -29,12 +30,21 @@ def add_engines(commands: _Commands) -> None:
     for name, command, text in (
         ("list", _list, "each model, its digest and where it comes from"),
         ("verify", _verify, "digests, and every promise of the engine contract; exit 1 where one is broken"),
+        ("build", _build, "plans for the GPU of this machine; minutes for each model"),
         ("bench", _bench, "the whole way of a frame and the bare step: times, ratios, bytes, memory"),
     ):
         parser = what.add_parser(name, help=text)
         there = f", and {FULL_SIZE} where it is" if name == "bench" else ""
         parser.add_argument("--models", type=Path, help=f"a folder of models (default: the bundled ones{there})")
-        if name != "verify":
+        parser.add_argument("--plans", type=Path, help="folder of the plans (default: as `run` finds it)")
+        if name in ("verify", "bench"):
+            first = "auto" if name == "verify" else "cpu"
+            parser.add_argument("--device", choices=("auto", "gpu", "cpu"), default=first, help=f"default: {first}")
+        if name == "build":
+            parser.add_argument(
+                "--try", action="store_true", dest="try_only", help="keep nothing; needs no GPU with TensorRT-RTX"
+            )
+        if name in ("list", "bench"):
             parser.add_argument("--json", action="store_true", help="machine-readable")
         if name == "bench":
             parser.add_argument("--json-file", type=Path, help="write the same there as JSON")
@@ -47,13 +57,16 @@ def _list(arguments: argparse.Namespace) -> int:
     from engines.load import BUNDLED_MODELS, find_manifests
     from engines.manifest import read_manifest
 
-    manifests = [read_manifest(path) for path in find_manifests(arguments.models or BUNDLED_MODELS)]
+    paths = find_manifests(arguments.models or BUNDLED_MODELS)
+    manifests = [read_manifest(path) for path in paths]
     if arguments.json:
         print(json.dumps([manifest.model_dump(mode="json", by_alias=True) for manifest in manifests], indent=2))
         return 0
-    for manifest in manifests:
+    for path, manifest in zip(paths, manifests, strict=True):
         print(f"{manifest.name} {manifest.version}: {manifest.task}, graph {manifest.graph.sha256[:12]}")
         print(f"  trained on {manifest.provenance.get('trained_on', 'not said')}; {manifest.intended_use}")
+        for line in plans_of(path, arguments.plans):
+            print(f"  {line}")
     missing = sorted({"segmentation", "grade"} - {manifest.task for manifest in manifests})
     if missing:
         print(f"day 5: no model here for {' and '.join(missing)}: nothing is graded")
@@ -61,15 +74,17 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from engines.load import BUNDLED_MODELS, find_manifests, load_engine
+    from engines.load import BUNDLED_MODELS, GpuUse, find_manifests, load_engine
     from engines.verify import contract_faults
 
     worst = 0
     for path in find_manifests(arguments.models or BUNDLED_MODELS):
         try:
-            loaded = load_engine(path, "cpu", arguments.threads)
-            faults = [fault for engine in loaded.engines for fault in contract_faults(engine)]
-            runtime = loaded.engine.runtime
+            loaded = load_engine(path, arguments.device, arguments.threads, GpuUse(arguments.plans))
+            faults = [fault for engine in loaded.engines for fault in contract_faults(engine, _equal(loaded, engine))]
+            if arguments.device == "gpu" and loaded.fallback is not None:
+                faults.append(f"not on the GPU: {loaded.fallback}")
+            runtime = ", ".join(dict.fromkeys(engine.runtime for engine in loaded.engines))
         except EngineError as fault:
             faults, runtime = [str(fault)], "not loaded"
         worst = max(worst, len(faults))
@@ -77,6 +92,19 @@ def _verify(arguments: argparse.Namespace) -> int:
         for fault_text in faults:
             print(f"  {fault_text}")
     return 1 if worst else 0
+
+
+def _equal(loaded: Loaded, engine: Engine) -> float:
+    """What the contract calls equal: exactly so on the CPU; on a GPU kernels of another batch size round otherwise."""
+    from engines.gpu_bench import FP16_CONTRACT
+
+    if engine.runtime.startswith("onnxruntime"):
+        return 0.0
+    return FP16_CONTRACT if "fp16" in engine.runtime else loaded.manifest.tolerance.absolute
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    return build(arguments)
 
 
 def _bench(arguments: argparse.Namespace) -> int:
@@ -121,6 +149,9 @@ def _measure(arguments: argparse.Namespace) -> int:
         not_run += missed
     day5_rows, day5_missed = _bench_day5(day5, amsnets)
     rows, not_run = [*rows, *day5_rows], [*not_run, *day5_missed]
+    if arguments.device != "cpu":
+        gpu, gpu_missed = gpu_rows(find_manifests(*folders), arguments.plans)
+        rows, not_run = [*rows, *gpu], [*not_run, *gpu_missed]
     more_rows, more_missed = _added(arguments.add)
     rows, not_run = [*rows, *more_rows], [*not_run, *more_missed]
     result = {"schema": "pellucid.bench/1", "machine": where, "models": measured, **as_json(rows, not_run)}

@@ -22,11 +22,13 @@ from pydantic_settings import (
 )
 
 from monitor.alert_rules import Alerts
+from monitor.command_body import COMMANDS, Name
 from monitor.errors import ConfigError
 from monitor.layouts import WORD, YEARS, Layout, layout
 from monitor.observe import Limits
 
 PREFIX = "PELLUCID_"
+BUNDLED_STAGE = "embryodiff-small"  # serves beside the bundled AMSNet unless another is named, or none
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -73,6 +75,18 @@ def _number_or_text(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
+def _from_credentials(value: Any) -> Any:
+    """`$CREDENTIALS_DIRECTORY/name`: where systemd puts what a unit loads (`LoadCredential`)."""
+    variable, slash, name = str(value).partition("/")
+    if variable != "$CREDENTIALS_DIRECTORY" or not slash:
+        return value
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if not folder:
+        raise ValueError("CREDENTIALS_DIRECTORY is not set here: systemd sets it for a unit with LoadCredential")
+    return Path(folder, name)
+
+
+Secret = Annotated[Path, BeforeValidator(_from_credentials)]
 Word = Annotated[str, AfterValidator(_topic_word)]
 Planes = Annotated[tuple[int, ...], AfterValidator(lambda planes: _ascending(planes))]
 
@@ -138,10 +152,10 @@ class Mqtt(_Section):
     port: int = Field(default=0, ge=0, le=65535, description="0: 1883, or 8883 with TLS")
     protocol: Annotated[Literal[5, 311], BeforeValidator(_number_or_text)] = 5
     username: str | None = None
-    password_file: Path | None = None
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
+    password_file: Secret | None = None
+    ca_file: Secret | None = None
+    cert_file: Secret | None = None
+    key_file: Secret | None = None
     tls: bool | None = None
     keepalive_s: int = Field(default=30, ge=5, le=3600)
     max_inflight: int = Field(default=100, ge=1, le=10_000)
@@ -177,15 +191,24 @@ class Storage(_Section):
 
 class Engines(_Section):
     """Which models serve, and on what. `models` = "bundled" or a folder with ONNX files and manifests. `stage` "":
-    none. `segmenter` "" and no `graders`: nothing is done on day 5."""
+    none; not given: the bundled one, and none where the models are of a folder of one's own, which may hold no such.
+    `segmenter` "" and no `graders`: nothing is done on day 5."""
 
     device: Literal["auto", "gpu", "cpu"] = "auto"
     models: str = "bundled"
     blastocyst: str = "amsnet-small"
-    stage: str = ""
+    stage: str | None = None
     segmenter: str = ""
     graders: tuple[str, ...] = ()
     threads: int = Field(default=0, ge=0, le=256, description="0: one per physical core")
+    plans: str = Field(default="", description="folder of what is built for the GPU here; empty: the cache's")
+
+    @property
+    def stage_model(self) -> str:
+        """The name of the stage model that serves; empty: none."""
+        if self.stage is not None:
+            return self.stage
+        return BUNDLED_STAGE if self.models == "bundled" else ""
 
     @model_validator(mode="after")
     def _day5_is_whole(self) -> Engines:
@@ -198,20 +221,37 @@ class Engines(_Section):
 
 
 class HttpTls(_Section):
-    cert_file: Path
-    key_file: Path
+    cert_file: Secret
+    key_file: Secret
 
 
 class Http(_Section):
     host: str = "127.0.0.1"
     port: int = Field(default=9464, ge=0, le=65535)
-    token_file: Path | None = None
+    token_file: Secret | None = None
     tls: HttpTls | None = None
+    page: bool = Field(default=False, description="serve the page; needs the extra `web`")
 
     @model_validator(mode="after")
     def _guarded_beyond_loopback(self) -> Http:
         if self.host not in LOOPBACK and not (self.token_file and self.tls):
             raise ValueError("beyond loopback both token_file and tls = { cert_file, key_file } are needed")
+        return self
+
+
+class Commands(_Section):
+    """Which commands are carried out, over MQTT and over HTTP alike. Who may give them: the broker's access list, and
+    the token of `[http]`."""
+
+    enabled: tuple[Name, ...] = tuple(COMMANDS)
+    blind_first: bool = Field(
+        default=False, description="withhold what the models say of an embryo until its own assessment is recorded"
+    )
+
+    @model_validator(mode="after")
+    def _an_assessment_can_be_given(self) -> Commands:
+        if self.blind_first and "assess" not in self.enabled:
+            raise ValueError("blind_first needs the command assess among enabled: nothing else ends the withholding")
         return self
 
 
@@ -229,6 +269,7 @@ class Config(BaseSettings):
     engines: Engines = Engines()
     http: Http = Http()
     alerts: Alerts = Alerts()
+    commands: Commands = Commands()
 
     @model_validator(mode="after")
     def _names_differ(self) -> Config:

@@ -10,6 +10,7 @@ import shutil
 import threading
 import uuid
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -19,16 +20,19 @@ from monitor.alert import Alert
 from monitor.assemble import FrameName
 from monitor.bulletins import Bulletins
 from monitor.cadence import Cadences
+from monitor.command_body import Answer
+from monitor.command_inbox import Inbox
+from monitor.commands import Commands
 from monitor.config import Config
 from monitor.errors import EngineError, StorageError
-from monitor.health import EngineFacts
 from monitor.imaging import Imaging
 from monitor.lookout import Lookout
 from monitor.metrics import Metrics
 from monitor.node import Node, Source, build_node
 from monitor.notify import Notifier
 from monitor.provenance import configuration
-from monitor.publish import Publisher
+from monitor.publish import Publisher, Reply
+from monitor.serving import Serving
 from monitor.share import LOOK_EVERY_S, LOOK_SOON_S, Share
 from monitor.vocabulary import Clock, Outcome, Place, Reading
 from monitor.waker import Waker
@@ -77,6 +81,7 @@ class Daemon:
             clock,
             metrics,
             config.alerts,
+            config.commands.blind_first,
         )
         self.node.journal.configured(configuration(config), clock.now())
         self.imaging = Imaging(self.node.intakes, self.node.journal, metrics)
@@ -91,7 +96,18 @@ class Daemon:
             monotonic=clock.monotonic,
             wake=self.wake,
             observe=metrics,
+            on_command=self._commanded if config.commands.enabled else None,
         )
+        self.commands = Commands(
+            self.node.journal,
+            self.node.alarms,
+            self.node.time_zeros,
+            config.commands.enabled,
+            self.boot_id,
+            clock.now,
+            self.node.pipeline.forget,
+        )
+        self.inbox = Inbox(self.wake, self.commands.refuse)
         self._waker = Waker(self._file_event, self._overflow)
         self.shares = [
             Share(intake, self.node.time_zeros[name], self._waker, metrics, clock, self.wake)
@@ -104,11 +120,12 @@ class Daemon:
             clock.monotonic,
         )
         self.lookout = Lookout(self.node.alarms, self.node.journal, self.shares, cadences, config.storage.path, clock)
+        self.serving = Serving(loaded, metrics, clock.monotonic)
         self.bulletins = Bulletins(
             self.node,
             cadences,
             {share.name: share for share in self.shares},
-            _engine_facts(loaded),
+            self.serving.facts,
             config.storage.path,
             self.publisher,
             clock,
@@ -129,10 +146,7 @@ class Daemon:
         self._say_alerts(self.node.alarms.retire(list(self.node.intakes), [manifest.name], self._clock.now()))
         metrics.open_alerts(self.node.journal.alerts.open_counts())
         metrics.build_info.info({"version": monitor.__version__})
-        for facts in _engine_facts(loaded):
-            metrics.engine_fallback.labels(facts.name).set(0)
-            told = {"version": facts.version, "runtime": facts.runtime, "sha256": facts.sha256}
-            metrics.engine_info.labels(facts.task, facts.name).info(told)
+        self.serving.refresh()
 
     # -- from other threads --------------------------------------------------------------------------------------------
 
@@ -153,6 +167,10 @@ class Daemon:
         self._metrics.watch_overflows.inc()
         self._events_lost.set()
         self._waking.set()
+
+    def submit(self, name: str, payload: bytes, source: str) -> Future[Answer]:
+        """A command from any thread; the one that works carries it out."""
+        return self.inbox.submit(name, payload, source)
 
     def ready(self) -> dict[str, bool]:
         """The conditions of `/readyz`."""
@@ -176,6 +194,7 @@ class Daemon:
         finally:
             self._notifier.stopping()
             self._waker.stop()
+            self.inbox.close()
             try:
                 self.publisher.stop(STOP_GRACE_S)
                 self.node.journal.seal(self._clock.now())
@@ -194,6 +213,7 @@ class Daemon:
         for share in self.shares:
             if not self._stopping.is_set():
                 self._look(share, moved, lost)
+        self._obey()
         worked = self._advance() or self._work_on_day5()
         self._look_out()
         self._publish()
@@ -203,7 +223,7 @@ class Daemon:
             self._storage_text = ""
             log.info("storage takes what must be kept again")
         self.bulletins.tell(self.standing.store_open)
-        if worked:
+        if worked or self.inbox.waiting:
             return 0.0
         busy = not self.publisher.connected or self.publisher.inflight > 0
         next_look_s = min(share.next_s for share in self.shares) - self._clock.monotonic()
@@ -251,6 +271,22 @@ class Daemon:
             self._storage_failed(fault)
             return False
 
+    def _commanded(self, name: str, payload: bytes, reply: Reply) -> None:
+        """A command over MQTT: answered, where an answer is wanted, when it is carried out."""
+        coming = self.inbox.submit(name, payload, "mqtt")
+        coming.add_done_callback(lambda done: self.publisher.answer(reply, done.result().body()))
+
+    def _obey(self) -> None:
+        """Carry out the commands that wait."""
+        for given in self.inbox.take():
+            try:
+                answer, alerts = self.commands.execute(given.name, given.payload, given.source)
+            except StorageError as fault:
+                self._storage_failed(fault)
+                answer, alerts = self.commands.refuse(given.name, "storage does not take it now: give it again"), []
+            self._say_alerts(alerts)
+            given.answer.set_result(answer)
+
     def _look_out(self) -> None:
         try:
             self._say_alerts(self.lookout.look())
@@ -259,6 +295,8 @@ class Daemon:
 
     def _say_alerts(self, alerts: Sequence[Alert]) -> None:
         for alert in alerts:
+            if self.node.journal.blind.hides_word(alert):
+                continue
             log.warning(
                 "alert",
                 extra={
@@ -284,7 +322,8 @@ class Daemon:
         return due
 
     def _say(self, reading: Reading) -> None:
-        embryo, blastocyst = reading.embryo, reading.blastocyst
+        blind = self.node.journal.blind
+        embryo, blastocyst = reading.embryo, blind.shown(reading).blastocyst
         log.info(
             "reading",
             extra={
@@ -320,6 +359,7 @@ class Daemon:
     def _refresh(self) -> None:
         metrics, now = self._metrics, self._clock.now()
         self.imaging.refresh()
+        self.serving.refresh()
         frames, oldest_frame_age_s = self.node.backlog(self._clock.monotonic())
         metrics.queue_depth.set(frames)
         metrics.queue_oldest.set(oldest_frame_age_s)
@@ -336,17 +376,3 @@ class Daemon:
         waiting = sum(len(intake.assembler) for intake in self.node.intakes.values())
         broker = "connected" if self.publisher.connected else "away"
         return f"{waiting} frames wait, broker {broker}"
-
-
-def _engine_facts(loaded: Loaded) -> tuple[EngineFacts, ...]:
-    return tuple(
-        EngineFacts(
-            one.manifest.task,
-            one.manifest.name,
-            one.manifest.version,
-            one.engine.runtime,
-            one.manifest.graph.sha256,
-            fallback=False,
-        )
-        for one in loaded.serving
-    )

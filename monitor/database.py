@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Protocol
 
 from monitor.errors import ConfigError, StorageError
 
@@ -70,14 +72,99 @@ CREATE TABLE audit (
   body TEXT NOT NULL, previous TEXT NOT NULL, hash TEXT NOT NULL);
 CREATE INDEX audit_subject ON audit (subject);
 """
+COMMANDS = """
+CREATE TABLE command (id TEXT PRIMARY KEY, content TEXT NOT NULL, answer TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE assessment (
+  number INTEGER PRIMARY KEY, embryo_id TEXT NOT NULL, reading TEXT, at TEXT NOT NULL, body TEXT NOT NULL);
+CREATE INDEX assessment_of_embryo ON assessment (embryo_id);
+CREATE TABLE time_zero (embryo_id TEXT PRIMARY KEY, inseminated_at TEXT NOT NULL) WITHOUT ROWID;
+"""
 SCHEMA_VERSION = 5
 BEFORE_FEATURES, BEFORE_DAY5, BEFORE_AUDIT = 2, 3, 4
 LACKING = {  # version of a file -> the tables it lacks, and gets
-    0: SCHEMA + FEATURES + DAY5 + AUDIT,
-    BEFORE_FEATURES: FEATURES + DAY5 + AUDIT,
-    BEFORE_DAY5: DAY5 + AUDIT,
-    BEFORE_AUDIT: AUDIT,
+    0: SCHEMA + FEATURES + DAY5 + AUDIT + COMMANDS,
+    BEFORE_FEATURES: FEATURES + DAY5 + AUDIT + COMMANDS,
+    BEFORE_DAY5: DAY5 + AUDIT + COMMANDS,
+    BEFORE_AUDIT: AUDIT + COMMANDS,
 }
+
+
+class Reads(Protocol):
+    """What can be asked."""
+
+    def execute(self, query: str, values: Sequence[Any] = (), /) -> sqlite3.Cursor: ...
+
+
+class Damage(StorageError):
+    """A file does not give what it holds; what SQLite says of it."""
+
+
+class Connection:
+    """A journal for reading only, as it was at one moment, beside a daemon that may be at work on it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def execute(self, query: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
+        """As SQLite's own. Raises Damage."""
+        try:
+            return self._connection.execute(query, values)
+        except sqlite3.Error as fault:
+            raise Damage(str(fault)) from fault
+
+    def rows(self, query: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
+        """Row for row. Raises Damage, also in the middle."""
+        cursor = self.execute(query, values)
+        try:
+            yield from cursor
+        except (sqlite3.Error, UnicodeError) as fault:
+            raise Damage(str(fault)) from fault
+
+
+def _connected_for_reading(path: Path, check_same_thread: bool = True) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=check_same_thread
+    )
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version != SCHEMA_VERSION:
+            raise StorageError(
+                f"{path} has schema {version}, this version of pellucid reads {SCHEMA_VERSION}: start the daemon once, "
+                "which brings an older file to it, or use the version that wrote it"
+            )
+    except sqlite3.Error as fault:
+        connection.close()
+        raise StorageError(f"{path}: {fault}") from fault
+    except StorageError:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def opened_for_reading(folder: Path) -> Iterator[Connection]:
+    """Raises ConfigError where there is no journal, StorageError where it is none or of another schema."""
+    path = folder / "journal.sqlite"
+    if not path.is_file():
+        raise ConfigError(f"{path}: there is no journal; name the folder of [storage] path")
+    connection = _connected_for_reading(path)
+    try:
+        connection.execute("BEGIN")
+        yield Connection(connection)
+    except sqlite3.Error as fault:
+        raise StorageError(f"{path}: {fault}") from fault
+    finally:
+        connection.close()
+
+
+def expected_schema() -> dict[str, str]:
+    """name -> the text of each table and index of a journal, spaces aside."""
+    fresh = sqlite3.connect(":memory:")
+    fresh.executescript(LACKING[0])
+    rows = fresh.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'")
+    found = {name: " ".join(sql.split()) for name, sql in rows}
+    fresh.close()
+    return found
 
 
 class Database:
@@ -153,3 +240,47 @@ class Database:
             "INSERT INTO meta VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET value = value + 1", (key,)
         )
         return int(self.connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0])
+
+
+class Looker:
+    """The same file seen from another process: it reads only, takes no lock that the writer waits for, and may be asked
+    from several threads. What is asked within one `looking` is of one moment; it is kept short, for while it lasts the
+    writer's log cannot be folded back.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "journal.sqlite"
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+
+    @contextmanager
+    def looking(self) -> Iterator[Looker]:
+        """Raises StorageError when there is no journal, or one of another schema, or it cannot be read now."""
+        with self._lock:
+            try:
+                connection = self._open()
+                connection.execute("BEGIN")
+                yield self
+            except sqlite3.Error as fault:
+                raise StorageError(f"{self._path}: {fault}") from fault
+            finally:
+                if self._connection is not None and self._connection.in_transaction:
+                    self._connection.execute("COMMIT")
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is not None:
+            return self._connection
+        if not self._path.is_file():
+            raise StorageError(f"{self._path}: there is no journal yet; the daemon makes it")
+        self._connection = _connected_for_reading(self._path, check_same_thread=False)
+        return self._connection
+
+    def rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Within `looking`."""
+        return self._open().execute(query, values).fetchall()
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None

@@ -10,6 +10,7 @@ same rhythm, until a newer word on its topic replaces it. Refuses to know how se
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +25,7 @@ READS_PER_TICK = 10  # keeps one tick short where thousands of rows of refused t
 ACK_LIMIT_S = 60.0  # a broker that answers pings but acknowledges nothing is as good as gone
 SUSPECT_S = 120.0  # how long a topic rests on which the broker hangs up; each new try costs a session
 PACKET_HEAD_BYTES = 32  # upper bound of what MQTT adds to topic and payload
+ANSWER = "answer"  # kind of a message that is in no outbox and is not tried again
 WAITING = 0  # in `Refusals`: no row of the topic is on its way
 
 
@@ -140,6 +142,7 @@ class Delivery:
         self._refusals = Refusals(jitter)
         self._first: dict[str, OutboxRow] = {}  # by topic; goes before the outbox's rows
         self._denied: dict[str, _Denied] = {}  # by topic; of `_first`, refused
+        self._answers: deque[tuple[str, bytes, bytes | None]] = deque()  # topic, payload, correlation: said once
         self._taken: set[str] = set()  # topics of `_first` that the broker took
         self._overtaken: set[str] = set()  # topics on which a row of the outbox was sent: a newer word
         self._inflight: dict[int, OutboxRow] = {}  # by message id, in the order of sending
@@ -165,6 +168,10 @@ class Delivery:
         """Forget whatever has not left yet but this."""
         self._first = {row.topic: row}
         self._denied.clear()
+
+    def answer(self, topic: str, payload: bytes, correlation: bytes | None) -> None:
+        """Send an answer to whoever waits for it, once: nobody waits for it in another session."""
+        self._answers.append((topic, payload, correlation))
 
     def has_taken(self, topic: str) -> bool:
         """True when the broker took what was said on `topic` outside the outbox at least once."""
@@ -197,6 +204,8 @@ class Delivery:
                 self._first[topic], denied.row = denied.row, None
         while self._first and self._room() > 0:
             self._send(self._first.pop(next(iter(self._first))))
+        while self._answers and self._room() > 0:
+            self._send_answer(*self._answers.popleft())
 
     def pump(self) -> bool:
         """Send what there is room for; True when it stopped short and wants to be called again soon."""
@@ -222,7 +231,11 @@ class Delivery:
         self._progress_s, self._answered = self._monotonic(), True
         if row is None:
             return
-        if answer.refused_because is not None:
+        if row.kind == ANSWER:
+            if answer.refused_because is not None:
+                log.warning("the answer on %s was refused: %s", row.topic, answer.refused_because)
+            self._observe.published(row.kind, "refused" if answer.refused_because else "delivered", row)
+        elif answer.refused_because is not None:
             self._refuse(row, answer.refused_because)
         elif row.row_id == 0:
             self._taken.add(row.topic)
@@ -261,6 +274,16 @@ class Delivery:
             self._denied.pop(row.topic, None)
             self._sent_rows.add(row.row_id)
             self._refusals.sent(row.topic, row.row_id)
+
+    def _send_answer(self, topic: str, payload: bytes, correlation: bytes | None) -> None:
+        try:
+            message_id = self._session.publish(topic, payload, retain=False, correlation=correlation)
+        except ValueError as error:  # a topic with wildcards, for one: whoever asked for it gets nothing
+            log.warning("an answer cannot be sent to %r: %s", topic[:100], error)
+            return
+        if not self._inflight:
+            self._progress_s = self._monotonic()
+        self._inflight[message_id] = OutboxRow(0, ANSWER, topic, "", False, None)
 
     def _payload(self, row: OutboxRow, topic: str) -> bytes:
         payload = stamped(row, self._now())

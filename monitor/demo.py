@@ -7,6 +7,7 @@ back over MQTT. It ends by itself, and says whether every frame drawn was told.
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 import tempfile
 import threading
 import time
@@ -28,14 +29,17 @@ from monitor.clock import SystemClock
 from monitor.config import Config, make_config
 from monitor.daemon import Daemon
 from monitor.day5_due import DAY_5_EITHER_WAY_H, DAY_5_H
-from monitor.endpoints import Endpoints
+from monitor.day5_work import OVERLAYS
 from monitor.metrics import Metrics
 from monitor.node import load_models
 from monitor.notify import Notifier
+from monitor.page_process import can_serve, endpoints_up
 from monitor.simulator import PLANES_UM, Life, VirtualEmbryo, simulate
+from monitor.simulator.optics import FIELD_UM
 from monitor.subscriber import Subscriber
 
 PLAIN_EVERY_S = 5.0
+QUIET_S = 3.0  # without a word, once every frame is told
 DRAIN_LIMIT_S = 120.0  # without a single new reading, once everything is drawn
 
 
@@ -49,6 +53,7 @@ class Settings:
     seed: int = 0
     size_px: int = 250
     http_port: int = 9464
+    pictures: Path = field(default_factory=lambda: Path(tempfile.gettempdir()) / "pellucid-demo-day5")
 
     @property
     def frames(self) -> int:
@@ -91,54 +96,72 @@ def _run(settings: Settings, console: Console, folder: Path, port: int, started:
     incubator = folder / "incubator"
     incubator.mkdir()
     start = datetime.now(timezone.utc).replace(minute=0, second=0, microsecond=0) - timedelta(hours=settings.hours)
-    config = _config(folder, incubator, port, start, settings.http_port)
+    config = _config(folder, incubator, port, start, settings)
     clock = SystemClock()
     metrics = Metrics(CollectorRegistry(), clock.now)
     daemon = Daemon(config, load_models(config.engines), metrics, clock, Notifier({}))
-    endpoints = Endpoints(config.http, metrics.registry, daemon.ready)
     subscriber = Subscriber("127.0.0.1", port, daemon.root)
     worker = threading.Thread(target=daemon.run, name="daemon")
     drawing = multiprocessing.get_context("spawn").Process(target=_draw, args=(incubator, settings, start))
-    _greet(console, settings, endpoints.url, port, daemon.root)
-    try:
-        endpoints.start()
-        worker.start()
-        drawing.start()
-        board = _show(settings, console, subscriber, drawing, worker)
-    finally:
-        if drawing.is_alive():
-            drawing.terminate()
-        daemon.stop()
-        worker.join()
-        subscriber.close()
-        endpoints.stop()
+    with endpoints_up(config, metrics.registry, daemon.ready, daemon.submit) as endpoints:
+        _greet(console, settings, endpoints.url, config.http.page, port, daemon.root)
+        try:
+            worker.start()
+            drawing.start()
+            board = _show(settings, console, subscriber, drawing, worker)
+        finally:
+            if drawing.is_alive():
+                drawing.terminate()
+            daemon.stop()
+            worker.join()
+            subscriber.close()
+    _keep_pictures(settings.pictures, config.storage.path, board, console)
     return _sum_up(settings, console, board, metrics, time.monotonic() - started)
 
 
-def _config(folder: Path, incubator: Path, port: int, start: datetime, http_port: int) -> Config:
+def _keep_pictures(kept: Path, storage: Path, board: Board, console: Console) -> None:
+    """The last picture of day 5 of each well, out of the storage that goes with the demo; says where each lies."""
+    for well, day5 in sorted(board.day5.items(), key=lambda pair: int(pair[0])):
+        digest = day5["overlay"]
+        if digest is None or not (picture := storage / OVERLAYS / digest[:2] / f"{digest}.png").is_file():
+            continue  # no picture was looked at, or a later one has taken its place as the demo ended
+        kept.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(picture, kept / f"well-{well}.png")
+        console.print(
+            f"day 5, well {well}: {_graded(day5)}, {kept / f'well-{well}.png'}", highlight=False, soft_wrap=True
+        )
+
+
+def _config(folder: Path, incubator: Path, port: int, start: datetime, settings: Settings) -> Config:
     return make_config(
         {
             "site": {"name": "demo", "node": "virtual"},
             "incubator": [
-                {"name": "inc1", "path": incubator, "insemination": start, "stable_s": 0.2, "deadline_s": 20.0}
+                {
+                    "name": "inc1",
+                    "path": incubator,
+                    "insemination": start,
+                    "stable_s": 0.2,
+                    "deadline_s": 20.0,
+                    "pixel_size_um": FIELD_UM / settings.size_px,
+                }
             ],
             "mqtt": {"host": "127.0.0.1", "port": port, "protocol": 311},
             "storage": {"path": folder / "storage"},
             "engines": {"threads": 1, **bundled_models()},
-            "http": {"port": http_port},
+            "http": {"port": settings.http_port, "page": can_serve()},
         },
         "the demo's own configuration",
     )
 
 
 def bundled_models() -> dict[str, Any]:
-    """The bundled models beside AMSNet as settings: the stage's, and those of day 5 where none of them is missing."""
+    """The bundled models of day 5 as settings, where none of them is missing; AMSNet and the stage's need no naming."""
     manifests = [read_manifest(path) for path in find_manifests(BUNDLED_MODELS)]
-    names = {task: [one.name for one in manifests if one.task == task] for task in ("stage", "segmentation", "grade")}
-    found: dict[str, Any] = {"stage": names["stage"][0]} if names["stage"] else {}
+    names = {task: [one.name for one in manifests if one.task == task] for task in ("segmentation", "grade")}
     if names["segmentation"] and names["grade"]:
-        found |= {"segmenter": names["segmentation"][0], "graders": names["grade"]}
-    return found
+        return {"segmenter": names["segmentation"][0], "graders": names["grade"]}
+    return {}
 
 
 def _draw(out: Path, settings: Settings, start: datetime) -> None:
@@ -153,12 +176,14 @@ def _draw(out: Path, settings: Settings, start: datetime) -> None:
     )
 
 
-def _greet(console: Console, settings: Settings, url: str, port: int, root: str) -> None:
+def _greet(console: Console, settings: Settings, url: str, page: bool, port: int, root: str) -> None:
     days = settings.hours / 24
     console.print(
         f"[bold]Pellucid demo[/bold]: {settings.embryos} virtual embryos, {days:.0f} days, a frame of "
         f"{len(PLANES_UM)} planes every {settings.every_min:.0f} min, at high speed."
     )
+    told = f"{url}/" if page else "not here: it needs the extra `web`"
+    console.print(f"page     {told}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"metrics  {url}/metrics   (also /healthz, /readyz)", highlight=False, soft_wrap=True)
     console.print(
         f"mqtt     mosquitto_sub -h 127.0.0.1 -p {port} -V mqttv311 -v -t '{root}/#'\n", highlight=False, soft_wrap=True
@@ -169,11 +194,14 @@ def _show(
     settings: Settings, console: Console, subscriber: Subscriber, drawing: Any, worker: threading.Thread
 ) -> Board:
     board, printed_at, moved_at = Board(), time.monotonic(), time.monotonic()
+    heard_at = moved_at
     with Live(console=console, refresh_per_second=4, auto_refresh=False) if console.is_terminal else _Silent() as live:
-        while len(board.frames) < settings.frames and worker.is_alive():
+        # day 5 is worked on once no frame waits: its results come behind the last reading
+        while worker.is_alive() and (len(board.frames) < settings.frames or time.monotonic() - heard_at < QUIET_S):
             now, before = time.monotonic(), len(board.frames)
             while not subscriber.messages.empty():
                 board.take(*subscriber.messages.get())
+                heard_at = now
             if len(board.frames) > before or drawing.is_alive():
                 moved_at = now
             live.update(_table(board, settings), refresh=True)

@@ -1,4 +1,5 @@
-"""Stand-ins for tests and for `pellucid demo`: an outbox in memory, a session without a broker.
+"""Stand-ins for tests, for `pellucid demo` and for rehearsals: an outbox and what alerts remember in memory, a session
+without a broker.
 
 Nothing here keeps a promise of durability.
 """
@@ -9,6 +10,9 @@ from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
 
+from monitor.alert import Alert
+from monitor.alert_machine import EMPTY, Watching
+from monitor.alert_table import Verdict
 from monitor.mqtt_session import Acknowledged, Connected, Ended, Event, Will
 from monitor.outbox import OutboxRow
 
@@ -58,6 +62,8 @@ class ScriptedSession:
         self.will = will
         self.events: deque[Event] = deque()
         self.sent: list[tuple[int, str, bytes, bool]] = []
+        self.subscribed: list[str] = []
+        self.correlations: dict[int, bytes] = {}  # by message id
         self.answered = 0
         self.alive = True
         self.said_goodbye = False
@@ -68,12 +74,17 @@ class ScriptedSession:
             return self.events.popleft()
         return None if self.alive else Ended("the network thread died")
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool) -> int:
+    def publish(self, topic: str, payload: bytes, *, retain: bool, correlation: bytes | None = None) -> int:
         if "#" in topic or "+" in topic:
             raise ValueError("a topic cannot hold wildcards")
         message_id = len(self.sent) + 1
         self.sent.append((message_id, topic, payload, retain))
+        if correlation is not None:
+            self.correlations[message_id] = correlation
         return message_id
+
+    def subscribe(self, topics: str) -> None:
+        self.subscribed.append(topics)
 
     def disconnect(self) -> None:
         self.said_goodbye = True
@@ -96,3 +107,33 @@ class ScriptedSession:
             refused = any(topic.endswith(word) for word in refuse_topics)
             self.events.append(Acknowledged(message_id, reason if refused else None))
         self.answered = len(self.sent)
+
+
+class Shelf:
+    """What is remembered of alerts (`hearing.Remembered`), in memory; `embryos`: the subjects that lie there."""
+
+    def __init__(self) -> None:
+        self.by_subject: dict[str, dict[str, Watching]] = {}
+        self.embryos: set[str] = set()
+
+    def watchings(self, subject: str) -> dict[str, Watching]:
+        return dict(self.by_subject.get(subject, {}))
+
+    def of_embryos(self, kind: str, incubator: str) -> dict[str, Watching]:
+        of = {key: slots for key, slots in self.by_subject.items() if key.startswith(f"embryo/{incubator}/")}
+        return {key: slots[kind] for key, slots in of.items() if kind in slots}
+
+    def active(self, incubator: str) -> int:
+        return sum(key.startswith(f"embryo/{incubator}/") for key in self.embryos)
+
+    def put(self, verdicts: Sequence[Verdict]) -> list[Alert]:
+        """Store what was decided; the words, in order."""
+        for one in verdicts:
+            slots = self.by_subject.setdefault(one.subject.key, {})
+            slots.update(one.watchings)
+            for slot in [slot for slot, watching in slots.items() if watching == EMPTY]:
+                del slots[slot]
+            if one.ended:
+                del self.by_subject[one.subject.key]
+                self.embryos.discard(one.subject.key)
+        return [word for one in verdicts for word in one.words]

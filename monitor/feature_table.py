@@ -5,6 +5,7 @@ From these rows its memory can be made again after a restart. It knows rows; no 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,10 +61,15 @@ class FeatureTable:
         query = "SELECT 1 FROM feature WHERE embryo_id = ? AND model = ? AND state_id != ? LIMIT 1"
         return self._db.execute(query, (embryo_id, model, state_id)).fetchone() is not None
 
-    def digest(self, embryo_id: str, row: FeatureRow) -> str:
-        """The digest of a row as it stands."""
+    def digests(self, embryo_id: str, numbers: Iterable[tuple[str, int]] | None = None) -> list[tuple[str, int, str]]:
+        """Model, number and digest of rows as they stand: of those named by model and number, else of all."""
+        key = "SELECT model, number FROM feature WHERE embryo_id = ?"
+        named = self._db.execute(key, (embryo_id,)).fetchall() if numbers is None else numbers
         query = "SELECT * FROM feature WHERE embryo_id = ? AND model = ? AND number = ?"
-        return row_digest(self._db.execute(query, (embryo_id, row.model, row.number)).fetchone())
+        return [
+            (model, number, row_digest(self._db.execute(query, (embryo_id, model, number)).fetchone()))
+            for model, number in named
+        ]
 
     def drop(self, embryo_id: str) -> None:
         """The run has ended: nothing of it is ever stepped again."""

@@ -101,6 +101,22 @@ class FileTable:
         )
         return {path: (size, mtime_ns) for path, size, mtime_ns in rows}
 
+    def frames_of(self, embryo_id: str) -> list[FrameOf]:
+        """The frames of an embryo, by their files."""
+        query = (
+            "SELECT DISTINCT f.incubator, f.dish, f.well, f.frame_key FROM run r JOIN file f INDEXED BY file_of_frame "
+            "USING (incubator, dish, well) WHERE r.embryo_id = ? AND f.embryo_id = r.embryo_id AND f.frame_key NOT NULL"
+        )
+        return self._db.execute(query, (embryo_id,)).fetchall()
+
+    def aside(self) -> dict[str, list[tuple[str, str | None]]]:
+        """incubator -> path and reason of each file that belongs to no frame."""
+        found: dict[str, list[tuple[str, str | None]]] = {}
+        query = "SELECT DISTINCT incubator, path, reason FROM file WHERE frame_key IS NULL"
+        for incubator, path, reason in self._db.execute(query):
+            found.setdefault(incubator, []).append((path, reason))
+        return found
+
     def judged_from(self, place: Place, embryo_id: str, frame_key: str) -> list[Source]:
         """What a frame of an embryo was last told from, in order of its planes."""
         rows = self._db.execute(

@@ -5,12 +5,23 @@ Pure: no clock, no journal, no broker. Who gathers the facts and when they are t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Literal
 
-from monitor.vocabulary import INTENDED_USE, rfc3339
+from monitor.bulletin_body import (
+    AuditHead,
+    Backlog,
+    Disk,
+    EngineStanding,
+    Health,
+    IncubatorStatus,
+    LastFrameBody,
+    OutboxDepth,
+    StorageStanding,
+)
+from monitor.vocabulary import rfc3339
 
 HEALTH_TOPIC = "health"
 
@@ -22,7 +33,7 @@ def incubator_topic(incubator: str) -> str:
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """An engine that serves; `sha256` of its graph; `fallback`: on another runtime than it was meant for."""
+    """An engine that serves; `sha256` of its graph; `fallback`: on another runtime than it was meant for, and why."""
 
     task: str
     name: str
@@ -30,11 +41,13 @@ class EngineFacts:
     runtime: str
     sha256: str
     fallback: bool
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """Of the whole node. Ages are 0 where nothing waits; `last_step_at`: when a frame was last judged."""
+    """Of the whole node. Ages are 0 where nothing waits; `last_step_at`: when a frame was last judged; `audit_head`:
+    number and hash of the last row of the journal's chain."""
 
     version: str
     uptime_s: float
@@ -47,6 +60,7 @@ class NodeFacts:
     alerts_open: Mapping[str, int]
     disk_free_bytes: int
     storage_ok: bool
+    audit_head: tuple[int, str]
 
 
 @dataclass(frozen=True)
@@ -65,64 +79,55 @@ class IncubatorFacts:
 
 def health_body(facts: NodeFacts, boot_id: str, at: datetime) -> str:
     """`pellucid.health/1` as of `at`; `seq`, `published_at` and `historical` are not here."""
-    return json.dumps(
-        {
-            **_head("pellucid.health/1", f"{boot_id}-health-{rfc3339(at)}", boot_id, at),
-            "version": facts.version,
-            "uptime_s": round(facts.uptime_s, 1),
-            "backlog": {"frames": facts.frames_waiting, "oldest_age_s": round(facts.oldest_frame_age_s, 1)},
-            "outbox": {"messages": facts.outbox_messages, "oldest_age_s": round(facts.outbox_oldest_age_s, 1)},
-            "last_step_at": _time(facts.last_step_at),
-            "engines": [
-                {
-                    "task": engine.task,
-                    "name": engine.name,
-                    "version": engine.version,
-                    "runtime": engine.runtime,
-                    "sha256": engine.sha256,
-                    "fallback": engine.fallback,
-                }
-                for engine in facts.engines
-            ],
-            "alerts_open": dict(facts.alerts_open),
-            "disk": {"free_bytes": facts.disk_free_bytes},
-            "storage": {"ok": facts.storage_ok},
-            "intended_use": INTENDED_USE,
-        }
-    )
+    return Health(
+        id=_name(boot_id, "health", at),
+        boot_id=boot_id,
+        occurred_at=at,
+        version=facts.version,
+        uptime_s=round(facts.uptime_s, 1),
+        backlog=Backlog(frames=facts.frames_waiting, oldest_age_s=round(facts.oldest_frame_age_s, 1)),
+        outbox=OutboxDepth(messages=facts.outbox_messages, oldest_age_s=round(facts.outbox_oldest_age_s, 1)),
+        last_step_at=facts.last_step_at,
+        engines=tuple(_standing(engine) for engine in facts.engines),
+        alerts_open=dict(facts.alerts_open),
+        disk=Disk(free_bytes=facts.disk_free_bytes),
+        storage=StorageStanding(ok=facts.storage_ok),
+        audit=AuditHead(number=facts.audit_head[0], hash=facts.audit_head[1]),
+    ).model_dump_json(by_alias=True)
 
 
 def incubator_body(facts: IncubatorFacts, boot_id: str, at: datetime) -> str:
     """`pellucid.incubator/1` as of `at`."""
-    last_frame = gap_s = source = None
+    last_frame = gap_s = None
+    source: Literal["config", "measured"] | None = None
     if facts.recorded_at is not None:
-        last_frame = {"captured_at": _time(facts.captured_at), "recorded_at": _time(facts.recorded_at)}
+        last_frame = LastFrameBody(captured_at=facts.captured_at, recorded_at=facts.recorded_at)
         gap_s = round(max(0.0, (at - facts.recorded_at).total_seconds()), 1)
     cadence_min = facts.configured_cadence_min
     if cadence_min is not None:
         source = "config"
     elif facts.measured_cadence_min is not None:
         cadence_min, source = round(facts.measured_cadence_min, 2), "measured"
-    return json.dumps(
-        {
-            **_head("pellucid.incubator/1", f"{boot_id}-{facts.incubator}-{rfc3339(at)}", boot_id, at),
-            "incubator": facts.incubator,
-            "reachable": facts.reachable,
-            "last_frame": last_frame,
-            "gap_s": gap_s,
-            "cadence_min": cadence_min,
-            "cadence_source": source,
-            "active_embryos": facts.active_embryos,
-            "last_scan_at": _time(facts.last_scan_at),
-            "intended_use": INTENDED_USE,
-        }
-    )
+    return IncubatorStatus(
+        id=_name(boot_id, facts.incubator, at),
+        boot_id=boot_id,
+        occurred_at=at,
+        incubator=facts.incubator,
+        reachable=facts.reachable,
+        last_frame=last_frame,
+        gap_s=gap_s,
+        cadence_min=cadence_min,
+        cadence_source=source,
+        active_embryos=facts.active_embryos,
+        last_scan_at=facts.last_scan_at,
+    ).model_dump_json(by_alias=True)
 
 
-def _head(schema: str, name: str, boot_id: str, at: datetime) -> dict[str, str]:
-    """`id` names the fact "so it stood at that moment": said again it is the same."""
-    return {"schema": schema, "id": name, "boot_id": boot_id, "occurred_at": rfc3339(at)}
+def _standing(engine: EngineFacts) -> EngineStanding:
+    facts = asdict(engine)
+    return EngineStanding(fallback_reason=facts.pop("reason"), **facts)
 
 
-def _time(moment: datetime | None) -> str | None:
-    return None if moment is None else rfc3339(moment)
+def _name(boot_id: str, about: str, at: datetime) -> str:
+    """Names the fact "so it stood at that moment": said again it is the same."""
+    return f"{boot_id}-{about}-{rfc3339(at)}"

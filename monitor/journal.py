@@ -16,6 +16,9 @@ from pathlib import Path
 from monitor.alert import Alert, AlertState
 from monitor.alert_table import AlertTable, Verdict, alert_topic
 from monitor.audit import KEPT_ELSEWHERE, Audit
+from monitor.blind import Blind, withheld
+from monitor.command_body import Answer, Assess
+from monitor.command_table import CommandTable
 from monitor.database import Database
 from monitor.day5_table import Day5Table, Worked
 from monitor.event import Event, event_topic
@@ -45,6 +48,20 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Deed:
+    """What a command changes. `audit`: what was said and what came of it; `answered`: the sender's id, the digest of
+    what it stood on, and the answer; `assessed`: of whom, at which reading, and what."""
+
+    subject: str
+    audit: Mapping[str, object]
+    answered: tuple[str, str, Answer] | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    ended: Run | None = None
+    assessed: tuple[Run, str | None, Assess] | None = None
+    time_zero: tuple[Run, datetime] | None = None
+
+
+@dataclass(frozen=True)
 class Recorded:
     """What a transaction made true: readings and alerts as they will be told (with `seq`), in order; and the digests of
     states and of day-5 pictures that no row names any more."""
@@ -57,19 +74,22 @@ class Recorded:
 
 class Journal:
     """One writer. `boot_id` stands in every reading recorded in this life; None (a replay) records no outbox rows.
+    `blind_first`: what the models say of an embryo is not sent before it was assessed (`monitor.blind`).
 
     Raises ConfigError when another daemon holds the folder, StorageError when the file is damaged or of another schema.
     """
 
-    def __init__(self, folder: Path, boot_id: str | None) -> None:
+    def __init__(self, folder: Path, boot_id: str | None, blind_first: bool = False) -> None:
         self._boot_id = boot_id
         self._database = Database(folder)
         self._db = self._database.connection
-        self.audit = Audit(self._database)
+        self.audit = Audit(self._db)
         self.alerts = AlertTable(self._database)
         self.files = FileTable(self._database)
         self.features = FeatureTable(self._database)
-        self.outbox = OutboxTable(self._database, self.alerts)
+        self.commands = CommandTable(self._database)
+        self.blind = Blind(blind_first and boot_id is not None, self.commands.is_assessed)
+        self.outbox = OutboxTable(self._database, self.alerts, self.blind)
         self.last_frames = LastFrames(self._database)
         self.day5 = Day5Table(self._database)
 
@@ -125,19 +145,33 @@ class Journal:
         and the overlays that no row names any more. Raises StorageError; then nothing has happened."""
         event = worked.event
         with self._database.transaction():
-            if self._boot_id is not None:
-                event = event.model_copy(update={"seq": self._database.count("seq"), "boot_id": self._boot_id})
-            body, embryo = event.body(), event.embryo
-            freed = self.day5.record(worked, body)
-            if self._boot_id is not None:
-                query = "SELECT complete_at FROM reading WHERE id = ?"
-                (complete_at,) = self._db.execute(query, (event.day5.frame.reading,)).fetchone()
-                topic = event_topic(Place(embryo.incubator, embryo.dish, embryo.well))
-                self.outbox.put("event", topic, None, False, complete_at, now, body)
+            tells = self._boot_id is not None and not self.blind.hides(event.embryo.embryo_id)
+            event, embryo = self._numbered(event) if tells else event, event.embryo
+            freed = self.day5.record(worked, event.body())
+            if tells:
+                self._send_event(event, now)
             standing = {"standing": self.audit.standing(embryo.embryo_id)}
             self.audit.append_kept("event", f"embryo/{embryo.embryo_id}", event.id, standing, now)
             freed = {digest for digest in freed if not self.day5.named(digest)}
         return event, freed
+
+    def _numbered(self, event: Event) -> Event:
+        return event.model_copy(update={"seq": self._database.count("seq"), "boot_id": self._boot_id})
+
+    def _send_event(self, event: Event, now: datetime) -> None:
+        query = "SELECT complete_at FROM reading WHERE id = ?"
+        (complete_at,) = self._db.execute(query, (event.day5.frame.reading,)).fetchone()
+        topic = event_topic(Place(event.embryo.incubator, event.embryo.dish, event.embryo.well))
+        self.outbox.put("event", topic, None, False, complete_at, now, event.body())
+
+    def _disclose(self, run: Run, now: datetime) -> None:
+        """An embryo has been assessed: its newest reading and its last result are said as they are."""
+        reading = self.newest_reading(run.embryo_id)
+        if reading is not None:
+            (complete_at,) = self._db.execute("SELECT complete_at FROM reading WHERE id = ?", (reading,)).fetchone()
+            self.outbox.put("reading", reading_topic(run.place), reading, True, complete_at, now)
+        if (last := self.day5.last(run.embryo_id)) is not None:
+            self._send_event(self._numbered(last), now)
 
     def decide(self, verdicts: Sequence[Verdict], now: datetime) -> list[Alert]:
         """Record what was decided without a frame; the words as recorded."""
@@ -149,6 +183,36 @@ class Journal:
                     standing = {"standing": self.audit.standing(embryo_id)}
                     self.audit.append("watched", f"embryo/{embryo_id}", standing, now)
             return words
+
+    def act(self, deed: Deed, now: datetime) -> Recorded:
+        """Record what a command changes, with its answer. Raises StorageError; then nothing has happened."""
+        freed: set[str] = set()
+        overlays: set[str] = set()
+        with self._database.transaction():
+            if deed.answered is not None:
+                self.commands.put(*deed.answered)
+            if deed.time_zero is not None:
+                self.commands.put_time_zero(deed.time_zero[0].embryo_id, deed.time_zero[1])
+            if deed.assessed is not None:
+                run, reading, assessment = deed.assessed
+                discloses = self.blind.hides(run.embryo_id)
+                self.commands.put_assessment(run.embryo_id, reading, assessment, now)
+                if discloses:
+                    self._disclose(run, now)
+            if deed.ended is not None:
+                freed, overlays = self._end_run(deed.ended, "command", now), self.day5.end(deed.ended.embryo_id)
+            words = self._put_verdicts(deed.verdicts, None, now)
+            if deed.ended is not None:
+                self._audit_end(deed.ended, "command", now)
+            self.audit.append("command", deed.subject, self._with_standing(deed.subject, deed.audit), now)
+            self._audit_words(words, now)
+            freed = {digest for digest in freed if not self._named(digest)}
+            overlays = {digest for digest in overlays if not self.day5.named(digest)}
+        return Recorded([], words, freed, overlays)
+
+    def _with_standing(self, subject: str, body: Mapping[str, object]) -> dict[str, object]:
+        kind, _, embryo_id = subject.partition("/")
+        return {**body, "standing": self.audit.standing(embryo_id)} if kind == "embryo" else dict(body)
 
     def put_aside(self, records: Sequence[FileRecord], now: datetime) -> None:
         """Record files that will not be judged, with the reason. The pictures stay where they are."""
@@ -191,8 +255,13 @@ class Journal:
             for key, subject in self._db.execute(f"SELECT {column}, {about} FROM {table}").fetchall():
                 self.audit.append_kept(kind, subject, key, {"adopted": True}, now)
         for (embryo_id,) in self._db.execute("SELECT embryo_id FROM run ORDER BY number").fetchall():
-            body = {"adopted": True, "standing": self.audit.standing(embryo_id)}
+            body: dict[str, object] = {"adopted": True, "standing": self.audit.standing(embryo_id)}
+            body["files"] = self._files_of(self.files.frames_of(embryo_id))
+            body["features"] = self.features.digests(embryo_id)
             self.audit.append("kept", f"embryo/{embryo_id}", body, now)
+        for incubator, files in self.files.aside().items():
+            aside = {path: [reason, self.audit.file(incubator, path)] for path, reason in files}
+            self.audit.append("put_aside", f"incubator/{incubator}", {"adopted": True, "aside": aside}, now)
 
     def _audit_frame(
         self, entry: Entry, stood: str, before: Mapping[str, str], touched: set[FrameOf], now: datetime
@@ -204,7 +273,8 @@ class Journal:
         told["pictures"] = {str(one.plane_um): one.sha256 for one in entry.files if one.sha256 is not None}
         told["states"] = {model: [before.get(model), after.get(model)] for model in sorted({*before, *after})}
         if entry.features:
-            told["features"] = {row.model: [row.number, self.features.digest(embryo_id, row)] for row in entry.features}
+            numbers = [(row.model, row.number) for row in entry.features]
+            told["features"] = self.features.digests(embryo_id, numbers)
         if entry.reading is not None:
             self.audit.append_kept("reading", f"embryo/{embryo_id}", entry.reading.id, told, now)
         elif told["standing"] != stood or touched:
@@ -281,13 +351,20 @@ class Journal:
         if self._boot_id is not None:
             self.last_frames.record(reading, now)
             # only the newest frame may stand in the retained topic: a late word about an old one must not replace it
-            self.outbox.put("reading", reading_topic(place), reading.id, newest, complete_at, now)
+            topic = reading_topic(place)
+            if self.blind.hides(reading.embryo.embryo_id):
+                self.outbox.put("reading", topic, None, newest, complete_at, now, withheld(reading).body())
+            else:
+                self.outbox.put("reading", topic, reading.id, newest, complete_at, now)
         return reading
 
     def _put_verdicts(self, verdicts: Iterable[Verdict], complete_at: datetime | None, now: datetime) -> list[Alert]:
         at = (complete_at or now).isoformat()
-        words = [word for verdict in verdicts for word in self.alerts.put(verdict, self._boot_id, now, at)]
+        hides = self.blind.hides_word
+        words = [word for one in verdicts for word in self.alerts.put(one, self._boot_id, now, at, hides)]
         for word in words if self._boot_id is not None else ():
+            if hides(word):
+                continue
             topic, cleared = alert_topic(word.alert_id), word.state is AlertState.CLEARED
             self.outbox.put("alert", topic, None, not cleared, at, now, word.body())
             if cleared:  # the last word is heard by whoever listens; then the topic is empty
@@ -302,6 +379,7 @@ class Journal:
 
     def runs(self, place: Place) -> list[Run]:
         """The runs in a well, oldest first."""
+        stated = self.commands.time_zeros(place.incubator, place.dish, place.well)
         rows = self._db.execute(
             "SELECT embryo_id, first, latest, stepped_order, stepped_h, insemination, spent, unconfirmed, ended "
             "FROM run WHERE incubator = ? AND dish = ? AND well = ? ORDER BY number",
@@ -319,6 +397,7 @@ class Journal:
                 spent=bool(spent),
                 unconfirmed=bool(unconfirmed),
                 ended=ended,
+                stated=stated.get(embryo_id),
             )
             for embryo_id, first, latest, stepped_order, stepped_h, insemination, spent, unconfirmed, ended in rows
         ]
@@ -330,6 +409,11 @@ class Journal:
             (embryo_id, frame_key),
         ).fetchone()
         return None if row is None else Reading.model_validate_json(row[0])
+
+    def newest_reading(self, embryo_id: str) -> str | None:
+        """The id of the reading that stands in the embryo's topic."""
+        row = self._db.execute("SELECT latest_reading FROM run WHERE embryo_id = ?", (embryo_id,)).fetchone()
+        return None if row is None else row[0]
 
     def earliest_readings(self, incubator: str, limit: int) -> list[Reading]:
         """The first revisions of an incubator's earliest frames, in order of time (or of frame number).

@@ -16,7 +16,7 @@ from monitor.errors import EngineError, StateMismatchError, StorageError
 from monitor.journal import Journal
 from monitor.runs import Run, Visit, begin_run, elapsed_since_first_h, fate_of, is_of_the_past, moment_flags, owner_of
 from monitor.states import StateFiles
-from monitor.timezero import TimeZero
+from monitor.timezero import Age, TimeZero
 from monitor.vocabulary import Moment, Observation, Reading
 
 log = logging.getLogger(__name__)
@@ -63,12 +63,13 @@ class Memory:
         is_new = run is None
         if run is None:
             starts = sum(other.first.key == stack.moment.key for other in runs)
-            run = begin_run(stack.place, stack.moment, entry, ended and ended[1], ended and ended[0], starts)
+            before = ended or _ended_by_command(runs)
+            run = begin_run(stack.place, stack.moment, entry, before and before[1], before and before[0], starts)
             if ended is not None and is_of_the_past(stack.moment, ended[0]):
                 run, ended = replace(run, ended="slide_before"), None
         elif run.insemination is None and run.ended is None and entry is not None:
             run = replace(run, insemination=entry)
-        age = facts.time_zero.age(stack.moment, run.counts_from)
+        age = facts.time_zero.age(stack.moment, run.counts_from, run.stated is not None)
         known = {} if prior is None else self._known_digests(observation, run)
         now = {image.source.plane_um: image.digest for image in stack.images}
         changed = any(known.get(plane_um) != digest for plane_um, digest in now.items())
@@ -95,7 +96,11 @@ class Memory:
                 prior = self._journal.latest_reading(run.embryo_id, moment.key)
                 if prior is not None:
                     return run, prior, None
-        owner, ended = owner_of(runs, moment, lambda run: time_zero.age(moment, run.counts_from), entry)
+
+        def age_in(run: Run) -> Age:
+            return time_zero.age(moment, run.counts_from, run.stated is not None)
+
+        owner, ended = owner_of(runs, moment, age_in, entry)
         return owner, None, ended
 
     def _known_digests(self, observation: Observation, run: Run) -> dict[int, str]:
@@ -153,3 +158,8 @@ class Memory:
 
     def drop_files(self, digests: set[str]) -> None:
         self._states.drop(digests)
+
+
+def _ended_by_command(runs: Sequence[Run]) -> tuple[Run, str] | None:
+    """The run before, where somebody has ended it: its insemination entry is not the next embryo's."""
+    return (runs[-1], "command") if runs and runs[-1].ended == "command" else None

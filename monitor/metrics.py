@@ -5,12 +5,13 @@ The registry is passed in. It counts what it is told; it asks nobody.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
+from engines.gpu_figures import GpuFigures
 from monitor.alert_rules import KINDS
 from monitor.day5_body import Day5Outcome
 from monitor.errors import PUT_ASIDE
@@ -76,6 +77,10 @@ class Metrics:
         )
         self.step_failures = counter("step_failures_total", "Frames an engine gave no answer to.", "engine", "reason")
         self.engine_fallback = gauge("engine_fallback", "1 while an engine serves on a fallback runtime.", "engine")
+        self.gpu_memory = gauge("gpu_memory_bytes", "Memory of the GPU (a Jetson's is the machine's).", "gpu", "kind")
+        self.gpu_temperature = gauge("gpu_temperature_celsius", "Temperature of the GPU.", "gpu")
+        self.gpu_power = gauge("gpu_power_watts", "What the GPU (on a Jetson: its rail) takes.", "gpu")
+        self.gpu_throttled = gauge("gpu_throttled", "1 while heat or power hold the GPU's clocks down.", "gpu")
         self.restores = counter("state_restores_total", "Memories recalled from disk, by outcome.", "outcome")
         self.storage_failures = counter("storage_failures_total", "Times the journal or a state could not be written.")
         self.disk_free = gauge("disk_free_bytes", "Free space where the journal lies.")
@@ -138,6 +143,21 @@ class Metrics:
     def day5_told(self, event: Event) -> None:
         """A result of day 5 was journalled."""
         self.gradings.labels(event.day5.outcome).inc()
+
+    def gpu_told(self, figures: Sequence[GpuFigures]) -> None:
+        """What the GPUs told last; what is not told has no series."""
+        for gauge in (self.gpu_memory, self.gpu_temperature, self.gpu_power, self.gpu_throttled):
+            gauge.clear()
+        for one in figures:
+            for gauge, labels, value in (
+                (self.gpu_memory, (one.gpu, "used"), one.memory_used_bytes),
+                (self.gpu_memory, (one.gpu, "total"), one.memory_total_bytes),
+                (self.gpu_temperature, (one.gpu,), one.temperature_celsius),
+                (self.gpu_power, (one.gpu,), one.power_watts),
+                (self.gpu_throttled, (one.gpu,), one.throttled),
+            ):
+                if value is not None:
+                    gauge.labels(*labels).set(value)
 
     def connected(self, up: bool, session: int) -> None:
         self.mqtt_connected.set(int(up))

@@ -18,8 +18,8 @@ Values = dict[str, float | int | str | None]
 
 NOT_LATE = -9.0  # far below every limit: a stage from which nothing more is waited for
 BLASTOCYST = ("tB", "tEB", "tHB")
-# cycle -> (where it begins, where three cells of two, or five of three, are first seen; the second where a phase hides)
-CYCLES = {"cc2": ("t2", ("t3", "t4")), "cc3": ("t3", ("t5", "t6"))}
+# cycle -> where it begins and ends: in the first of these that was seen, for a phase may hide between two frames
+CYCLES = {"cc2": (("t2",), ("t3", "t4")), "cc3": (("t3", "t4"), ("t5", "t6"))}
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,13 @@ def _seen_from(stage: Stage, earlier: str, later: str) -> str | None:
 
 def direct_cleavage(stage: Stage, cycle: str) -> Said:
     """P(the cycle lasted less than 5 h), as if the two onsets erred apart and normally."""
-    begins, ends = CYCLES[cycle]
-    end = next((phase for phase in ends if phase in stage.onsets_h), None)
-    if end is None or begins not in stage.onsets_h:
+    begin, end = (next((phase for phase in ends if phase in stage.onsets_h), None) for ends in CYCLES[cycle])
+    if begin is None or end is None:
         return Said(None, {}, cycle)
-    lasted_h = stage.onsets_h[end] - stage.onsets_h[begins]
-    sd_h = max(math.hypot(stage.onsets_sd_h.get(begins, 0.0), stage.onsets_sd_h.get(end, 0.0)), 1e-3)
+    lasted_h = stage.onsets_h[end] - stage.onsets_h[begin]
+    sd_h = max(math.hypot(stage.onsets_sd_h.get(begin, 0.0), stage.onsets_sd_h.get(end, 0.0)), 1e-3)
     p = 0.5 * (1 + math.erf((DIRECT_CLEAVAGE_H - lasted_h) / sd_h / math.sqrt(2)))
-    values: Values = {"cycle": cycle, "from": begins, "to": end, "lasted_h": round(lasted_h, 2), "sd_h": round(sd_h, 2)}
+    values: Values = {"cycle": cycle, "from": begin, "to": end, "lasted_h": round(lasted_h, 2), "sd_h": round(sd_h, 2)}
     return Said(p, values, cycle)
 
 

@@ -21,8 +21,10 @@ from typing import Any, Protocol
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from monitor import mqtt_faults
 from monitor.mqtt_login import MqttSettings, check_host, read_password, tls_context
@@ -64,13 +66,31 @@ class Acknowledged:
 
 
 @dataclass(frozen=True)
+class Received:
+    """A message on a topic that was subscribed to. `reply_to` and `correlation`: v5 only, where an answer is wanted."""
+
+    topic: str
+    payload: bytes
+    retained: bool
+    reply_to: str | None = None
+    correlation: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Subscribed:
+    """The broker's answer to a subscription; `refused_because` is None where it will send."""
+
+    refused_because: str | None = None
+
+
+@dataclass(frozen=True)
 class Ended:
     """The session is over (or never came about); nothing more will be acknowledged in it."""
 
     reason: str
 
 
-Event = Connected | Acknowledged | Ended
+Event = Connected | Acknowledged | Received | Subscribed | Ended
 
 
 class Session(Protocol):
@@ -79,7 +99,8 @@ class Session(Protocol):
     @property
     def alive(self) -> bool: ...
     def next_event(self, timeout_s: float = 0.0) -> Event | None: ...
-    def publish(self, topic: str, payload: bytes, *, retain: bool) -> int: ...
+    def publish(self, topic: str, payload: bytes, *, retain: bool, correlation: bytes | None = None) -> int: ...
+    def subscribe(self, topics: str) -> None: ...
     def disconnect(self) -> None: ...
     def abandon(self) -> None: ...
     def join(self, timeout_s: float) -> bool: ...
@@ -135,6 +156,8 @@ class MqttSession:
         client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
+        client.on_message = self._on_message
+        client.on_subscribe = self._on_subscribe
         client.on_socket_open = self._on_socket_open
         return client
 
@@ -154,16 +177,28 @@ class MqttSession:
         except queue.Empty:
             return None if alive else Ended("the network thread died")
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool) -> int:
-        """Hand one QoS 1 message to the network thread; returns its message id.
+    def publish(self, topic: str, payload: bytes, *, retain: bool, correlation: bytes | None = None) -> int:
+        """Hand one QoS 1 message to the network thread; returns its message id. `correlation` goes with an answer.
 
         Never waits for the network; where the line is down the session's end follows. Raises ValueError for what
         cannot be carried.
         """
-        message = self._client.publish(topic, payload, qos=QOS, retain=retain)
+        properties = None
+        if correlation is not None and self._settings.protocol == 5:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.CorrelationData = correlation
+        message = self._client.publish(topic, payload, qos=QOS, retain=retain, properties=properties)
         if message.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
             raise ValueError("no message id is free")
         return message.mid
+
+    def subscribe(self, topics: str) -> None:
+        """Ask for messages on these topics; a `Subscribed` follows. What was retained is not asked for (v5)."""
+        if self._settings.protocol == 5:
+            wanted = SubscribeOptions(qos=QOS, noLocal=True, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
+            self._client.subscribe(topics, options=wanted)
+        else:
+            self._client.subscribe(topics, qos=QOS)
 
     def disconnect(self) -> None:
         """Say goodbye: the broker will not send the will."""
@@ -218,6 +253,20 @@ class MqttSession:
         # An ACL denial shows only here and only in MQTT 5 (reason 135); in 3.1.1 the broker acknowledges and drops.
         because = mqtt_faults.not_taken(str(reason), reason.value) if reason.is_failure else None
         self._tell(Acknowledged(message_id, because))
+
+    def _on_message(self, _c: paho.Client, _u: Any, message: paho.MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:  # paho decodes it here; a topic that is no text is none of ours
+            return
+        properties = message.properties
+        reply_to = getattr(properties, "ResponseTopic", None)
+        correlation = getattr(properties, "CorrelationData", None)
+        self._tell(Received(topic, bytes(message.payload), bool(message.retain), reply_to, correlation))
+
+    def _on_subscribe(self, _c: paho.Client, _u: Any, _mid: int, reasons: list[ReasonCode], _p: Any) -> None:
+        refused = next((reason for reason in reasons if reason.is_failure), None)
+        self._tell(Subscribed(None if refused is None else mqtt_faults.not_taken(str(refused), refused.value)))
 
     def _on_log(self, _c: paho.Client, _u: Any, _level: int, text: str) -> None:
         # paho calls every lost line an error; that is told once, with its reason, by whoever takes the event

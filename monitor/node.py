@@ -14,7 +14,7 @@ import numpy as np
 
 from engines.contract import Engine
 from engines.day5_models import Day5Models
-from engines.load import BUNDLED_MODELS, Loaded, find_manifest, load_engine
+from engines.load import BUNDLED_MODELS, GpuUse, Loaded, find_manifest, load_engine
 from engines.locate import LEAST_SIDE_PX
 from engines.segments import SegmentPolicy
 from engines.stages import StagePolicy
@@ -41,24 +41,33 @@ from monitor.vocabulary import Clock, FocalStack, Observation
 log = logging.getLogger(__name__)
 
 
-def load_models(settings: Engines) -> Loaded:
-    """The blastocyst model and those beside it (stage, day 5), warm. Raises ConfigError that says what is missing."""
+def load_models(settings: Engines, builds: bool = False) -> Loaded:
+    """The blastocyst model and those beside it (stage, day 5), warm. Raises ConfigError that says what is missing.
+
+    `builds`: what a GPU here lacks is built beside the work, and serves once it has proven itself.
+    """
     folder = BUNDLED_MODELS if settings.models == "bundled" else Path(settings.models)
     try:
-        loaded = _loaded(settings, settings.blastocyst, "blastocyst", folder, "blastocyst")
-        stage = _loaded(settings, settings.stage, "stage", folder, "stage") if settings.stage else None
+        loaded = _loaded(settings, settings.blastocyst, "blastocyst", folder, "blastocyst", builds)
+        name = settings.stage_model
+        stage = _loaded(settings, name, "stage", folder, "stage", builds) if name else None
         if not settings.segmenter:
             return replace(loaded, stage=stage)
-        segmenter = _loaded(settings, settings.segmenter, "segmentation", folder, "segmenter")
-        graders = tuple(_loaded(settings, name, "grade", folder, "graders") for name in settings.graders)
+        segmenter = _loaded(settings, settings.segmenter, "segmentation", folder, "segmenter", builds)
+        graders = tuple(_loaded(settings, name, "grade", folder, "graders", builds) for name in settings.graders)
         Day5Models(segmenter, graders)
         return replace(loaded, stage=stage, segmenter=segmenter, graders=graders)
     except EngineError as fault:
         raise ConfigError(f"engines: {fault}") from fault
 
 
-def _loaded(settings: Engines, name: str, task: str, folder: Path, key: str) -> Loaded:
-    loaded = load_engine(find_manifest(name, folder), settings.device, settings.threads)
+def _loaded(settings: Engines, name: str, task: str, folder: Path, key: str, builds: bool) -> Loaded:
+    loaded = load_engine(
+        find_manifest(name, folder),
+        settings.device,
+        settings.threads,
+        GpuUse(Path(settings.plans) if settings.plans else None, builds),
+    )
     if loaded.manifest.task != task:
         raise ConfigError(f"engines.{key} = {name!r}: that model's task is {loaded.manifest.task!r}")
     for engine in loaded.engines:
@@ -110,6 +119,7 @@ def build_node(
     clock: Clock,
     metrics: Metrics,
     rules: Alerts = DEFAULTS,
+    blind_first: bool = False,
 ) -> Node:
     """Put a node together over `storage`. Raises ConfigError, StorageError."""
     manifest = loaded.manifest
@@ -123,7 +133,7 @@ def build_node(
             own = beside.manifest
             check_planes(source.incubator, own.name, own.preprocess.allowed_plane_counts)
     time_zeros = {source.incubator.name: new_time_zero(source) for source in sources}
-    journal = Journal(storage, boot_id)
+    journal = Journal(storage, boot_id, blind_first)
     states = StateFiles(storage / "states")
     if not journal.is_new and (swept := states.sweep(journal.state_digests())):
         log.warning("state files that no reading names were removed", extra={"files": swept})

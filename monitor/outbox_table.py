@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from monitor.alert import Alert
 from monitor.alert_table import AlertTable, alert_topic
+from monitor.blind import Blind, withheld
 from monitor.database import Database
 from monitor.last_frames import read_time, sortable
 from monitor.outbox import OutboxRow
-from monitor.vocabulary import Place, rfc3339
+from monitor.vocabulary import Place, Reading, rfc3339
 
 # A broker killed before it saved brings back what it had when it last did (Mosquitto: every 30 minutes): a topic is
 # cleared again at each connect for so long after it was, by the journal's time.
@@ -22,8 +24,8 @@ CLEARED_AGAIN = timedelta(hours=48)
 class OutboxTable:
     """The `Outbox` on disk."""
 
-    def __init__(self, database: Database, alerts: AlertTable) -> None:
-        self._database, self._db, self._alerts = database, database.connection, alerts
+    def __init__(self, database: Database, alerts: AlertTable, blind: Blind) -> None:
+        self._database, self._db, self._alerts, self._blind = database, database.connection, alerts, blind
 
     def put(
         self,
@@ -77,15 +79,28 @@ class OutboxTable:
 
     def _retained_readings(self) -> list[OutboxRow]:
         rows = self._db.execute(
-            "SELECT r.incubator, r.dish, r.well, r.body, r.complete_at "
+            "SELECT r.incubator, r.dish, r.well, r.body, r.complete_at, r.embryo_id "
             "FROM run JOIN reading r ON r.id = run.latest_reading "
             "WHERE run.ended IS NULL ORDER BY r.incubator, r.dish, r.well"
         )
-        return [_outbox_row(0, "reading", reading_topic(Place(*row[:3])), row[3], 1, row[4]) for row in rows]
+        return [
+            _outbox_row(0, "reading", reading_topic(Place(*row[:3])), self._shown(row[5], row[3]), 1, row[4])
+            for row in rows
+        ]
+
+    def _shown(self, embryo_id: str, body: str) -> str:
+        return withheld(Reading.model_validate_json(body)).body() if self._blind.hides(embryo_id) else body
 
     def _open_alerts(self) -> list[OutboxRow]:
-        words = self._alerts.open_words()
-        return [_outbox_row(0, "alert", alert_topic(alert_id), body, 1, at) for alert_id, body, at in words]
+        """Those that are withheld are cleared instead: they may have been told before that was asked for."""
+        told: list[OutboxRow] = []
+        for alert_id, body, at in self._alerts.open_words():
+            topic = alert_topic(alert_id)
+            if self._blind.on and self._blind.hides_word(Alert.model_validate_json(body)):
+                told.append(_outbox_row(0, "clear", topic, "", 1, None))
+            else:
+                told.append(_outbox_row(0, "alert", topic, body, 1, at))
+        return told
 
     def _cleared_topics(self) -> list[OutboxRow]:
         rows = self._db.execute("SELECT topic FROM cleared ORDER BY topic")

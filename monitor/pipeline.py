@@ -22,7 +22,7 @@ from monitor.fitting import Fitting
 from monitor.journal import Entry, Journal, Recorded
 from monitor.memory import Memory
 from monitor.read import Judgement, Speaker, make_reading
-from monitor.runs import Fate, Visit, after_visit
+from monitor.runs import Fate, Run, Visit, after_visit
 from monitor.stages import Staged, Stages
 from monitor.vocabulary import FocalStack, Observation
 
@@ -85,6 +85,14 @@ class Pipeline:
         self._memory.drop_files(recorded.freed)
         self._drop_overlays(recorded.freed_overlays)
         return recorded
+
+    def forget(self, run: Run, recorded: Recorded) -> None:
+        """A run has ended without a frame that ended it: free what is held of its embryo."""
+        self._memory.forget(run.embryo_id)
+        if self._stages is not None:
+            self._stages.forget(run.embryo_id)
+        self._memory.drop_files(recorded.freed)
+        self._drop_overlays(recorded.freed_overlays)
 
     def _judge_all(self, fittings: Sequence[Fitting]) -> list[Judged]:
         """Every model's word about each frame."""

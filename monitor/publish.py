@@ -9,21 +9,32 @@ Refuses to know what a reading is, how rows are stored, and which thread or cloc
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
+from monitor.bulletin_body import NodeStatus
 from monitor.delivery import Backoff, Delivery
 from monitor.mqtt_login import MqttSettings
-from monitor.mqtt_session import Connected, Ended, Event, MqttSession, Session, Will
+from monitor.mqtt_session import Connected, Ended, Event, MqttSession, Received, Session, Subscribed, Will
 from monitor.outbox import Outbox, OutboxRow, PublishObserver, SilentObserver, stamped
-from monitor.vocabulary import INTENDED_USE, rfc3339
 
-__all__ = ["MqttSettings", "Outbox", "OutboxRow", "PublishObserver", "Publisher", "SilentObserver", "Will"]
+__all__ = ["MqttSettings", "Outbox", "OutboxRow", "PublishObserver", "Publisher", "Reply", "SilentObserver", "Will"]
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Where the answer to a command goes: in which session, on which topic (None: nowhere), with what beside it."""
+
+    session: int
+    topic: str | None
+    correlation: bytes | None
+
 
 FIRST_REASSERT_S = 10.0  # the last session's will may come after our birth: it does not stand for long
 REASSERT_STATUS_S = 300.0  # an old session's will can land after our birth (wallbox-mqtt-bridge #107)
@@ -54,6 +65,7 @@ class Publisher:
         observe: PublishObserver | None = None,
         jitter: Callable[[], float] = random.random,
         open_session: Callable[[Will], Session] | None = None,
+        on_command: Callable[[str, bytes, Reply], None] | None = None,
     ) -> None:
         client_id = "-".join(["pellucid", *root.split("/")[2:]])
         self._settings, self._root, self._outbox = settings, root, outbox
@@ -61,6 +73,8 @@ class Publisher:
         self._now, self._monotonic, self._wake = now, monotonic, wake
         self._observe = observe or SilentObserver()
         self._open_session = open_session or (lambda will: MqttSession(settings, client_id, will, wake))
+        self._on_command = on_command
+        self._deaf_because: str | None = None
         self._jitter = jitter
         self._backoff = Backoff(jitter)
 
@@ -115,6 +129,24 @@ class Publisher:
         self._delivery.say_first(OutboxRow(0, "status", topic, body, retain, None))
         self._delivery.pump_first()
         return True
+
+    def answer(self, reply: Reply, body: str) -> None:
+        """Answer a command, where its sender asked for it and the session it came in still stands. Never waits."""
+        if not reply.topic:
+            return
+        if self._delivery is None or reply.session != self._number:
+            log.warning("an answer is not sent: the session its command came in has ended")
+            return
+        if not self._may_answer_on(reply.topic):
+            log.warning("an answer is not sent: its topic lies among the monitor's own", extra={"topic": reply.topic})
+            return
+        self._delivery.answer(reply.topic, body.encode(), reply.correlation)
+        self._delivery.pump_first()
+
+    def _may_answer_on(self, topic: str) -> bool:
+        """Whoever may command us must not speak through us on topics that only we may write."""
+        ours = topic == "pellucid" or topic.startswith("pellucid/")
+        return not topic.startswith("$") and (not ours or topic.startswith(f"{self._root}/answer/"))
 
     def stop(self, grace_s: float) -> None:
         """Deliver what can be within `grace_s`, say "stopped" and goodbye, so that the will is not sent.
@@ -174,12 +206,33 @@ class Publisher:
             self._end(event.reason)
         elif isinstance(event, Connected):
             self._welcome(event)
+        elif isinstance(event, Received):
+            self._hear(event)
+        elif isinstance(event, Subscribed):
+            self._listening(event)
         elif self._delivery is not None:
             self._backoff.reset()  # only now: a broker that accepts and hangs up is not to be called every second
             self._delivery.settle(event)
             if not self._greeted and self._delivery.has_taken("status"):
                 self._greeted = True
                 self._observe.connected(True, self._number)
+
+    def _hear(self, message: Received) -> None:
+        name = message.topic.removeprefix(f"{self._root}/command/")
+        if self._on_command is None or name == message.topic:
+            return
+        if message.retained:  # it would act anew in every session
+            log.warning("a retained command is not heard", extra={"command": name[:64]})
+            return
+        self._on_command(name, message.payload, Reply(self._number, message.reply_to, message.correlation))
+
+    def _listening(self, answer: Subscribed) -> None:
+        if answer.refused_because is not None and answer.refused_because != self._deaf_because:
+            log.warning(
+                "commands are not heard: %s; the broker's access list has to let us read %s/command/+",
+                answer.refused_because, self._root,
+            )  # fmt: skip
+        self._deaf_because = answer.refused_because
 
     def _overdue(self) -> Ended | None:
         if self._delivery is not None:
@@ -211,6 +264,8 @@ class Publisher:
             self._delivery.suspect(self._ended_on.topic)
         for row in retained:
             self._delivery.say_first(row)
+        if self._on_command is not None:
+            self._session.subscribe(f"{self._root}/command/+")
 
     def _end(self, reason: str) -> None:
         session, delivery = self._session, self._delivery
@@ -249,19 +304,17 @@ class Publisher:
             self._reassert_s = self._monotonic() + REASSERT_STATUS_S
             self._delivery.say_first(self._status("online", self._born_at))
 
-    def _status(self, status: str, occurred_at: datetime | None) -> OutboxRow:
+    def _status(self, status: Literal["online", "stopped", "offline"], occurred_at: datetime | None) -> OutboxRow:
         """`occurred_at` is null in the will: when it is handed over nobody knows when we shall be gone."""
-        body = {
-            "schema": "pellucid.status/1",
-            "id": f"{self._boot_id}-{self._number}-{status}",
-            "status": status,
-            "boot_id": self._boot_id,
-            "session": self._number,
-            "version": self._version,
-            "occurred_at": None if occurred_at is None else rfc3339(occurred_at),
-            "intended_use": INTENDED_USE,
-        }
-        return OutboxRow(0, "status", "status", json.dumps(body), True, None)
+        body = NodeStatus(
+            id=f"{self._boot_id}-{self._number}-{status}",
+            status=status,
+            boot_id=self._boot_id,
+            session=self._number,
+            version=self._version,
+            occurred_at=occurred_at,
+        )
+        return OutboxRow(0, "status", "status", body.model_dump_json(by_alias=True), True, None)
 
     def _where(self) -> str:
         return f"{self._settings.host}:{self._settings.port}"

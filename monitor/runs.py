@@ -40,9 +40,12 @@ class Run:
     spent: bool = False
     unconfirmed: bool = False
     ended: str | None = None  # why, once it has
+    stated: datetime | None = None  # when it was inseminated, as somebody said by command: holds before any entry
 
     @property
     def counts_from(self) -> datetime | None:
+        if self.stated is not None:
+            return self.stated
         return None if self.spent else self.insemination
 
 
@@ -99,7 +102,8 @@ def why_new_run(run: Run, moment: Moment, age: Age, entry: datetime | None) -> s
         return "gap"
     elapsed = elapsed_since_first_h(moment, run.first)
     began_past_it = run.first.hours is not None and run.first.hours > RUN_ENDS_H  # else each frame would be a run
-    hours = age.hpi if age.source in ("file", "config") and not began_past_it else elapsed
+    has_hour = age.source in ("file", "config") or run.stated is not None
+    hours = age.hpi if has_hour and not began_past_it else elapsed
     if hours is not None and hours > RUN_ENDS_H and moment.order > run.latest.order:
         return "past_200_h"
     return None

@@ -83,12 +83,13 @@ class TimeZero:
         """When the embryo in this well was inseminated, if the configuration says so."""
         return self._wells.get((place.dish, place.well), self._for_all)
 
-    def age(self, moment: Moment, insemination: datetime | None) -> Age:
-        """The hour of a frame, given the insemination its run counts from."""
+    def age(self, moment: Moment, insemination: datetime | None, by_command: bool = False) -> Age:
+        """The hour of a frame, given the insemination its run counts from, and whether somebody has said that one."""
         if moment.hours is not None:
             return Age(round(moment.hours, 4), "file")
         if moment.at is not None and insemination is not None:
-            return Age(round(elapsed_h(moment.at - self._skew, insemination), 4), "config")
+            source: HpiSource = "command" if by_command else "config"
+            return Age(round(elapsed_h(moment.at - self._skew, insemination), 4), source)
         if self._stated_hpi is not None:
             return Age(self._stated_hpi, "command")
         if self._assumed_hpi is not None:

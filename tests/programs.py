@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-MUST_RUN = "PELLUCID_TESTS_MUST_RUN"  # set in CI: there a test that is left out is a test that fails
+MUST_RUN = "TESTS_MUST_RUN"  # set in CI: there a test that is left out is a test that fails
 
 
 def program(name: str, package: str) -> str:

@@ -13,42 +13,13 @@ from pydantic import ValidationError
 from monitor.alert import Acknowledged, Alert, AlertSubject, Evidence
 from monitor.alert_machine import EMPTY, Signal, Voice, Watching, acknowledge, advance, remind
 from monitor.alert_rules import DEFAULTS, Alerts, FrameGap, QuietHours
-from monitor.alert_table import Verdict
+from monitor.fakes import Shelf
 from monitor.hearing import Hearing, merged
 from monitor.vocabulary import Blastocyst, EmbryoName, FrameBody, Outcome, Quality, Reading
 from tests.house import START
 
 VOICE = Voice("lab", "box")
 WELLS = 8
-
-
-class Shelf:
-    """What is remembered, in memory."""
-
-    def __init__(self) -> None:
-        self.by_subject: dict[str, dict[str, Watching]] = {}
-        self.embryos: set[str] = set()
-
-    def watchings(self, subject: str) -> dict[str, Watching]:
-        return dict(self.by_subject.get(subject, {}))
-
-    def of_embryos(self, kind: str, incubator: str) -> dict[str, Watching]:
-        of = {key: slots for key, slots in self.by_subject.items() if key.startswith(f"embryo/{incubator}/")}
-        return {key: slots[kind] for key, slots in of.items() if kind in slots}
-
-    def active(self, incubator: str) -> int:
-        return len(self.embryos)
-
-    def put(self, verdicts: list[Verdict]) -> list[Alert]:
-        for one in verdicts:
-            slots = self.by_subject.setdefault(one.subject.key, {})
-            slots.update(one.watchings)
-            for slot in [slot for slot, watching in slots.items() if watching == EMPTY]:
-                del slots[slot]
-            if one.ended:
-                del self.by_subject[one.subject.key]
-                self.embryos.discard(one.subject.key)
-        return [word for one in verdicts for word in one.words]
 
 
 def reading(well: int, at_min: float, flags: tuple[str, ...]) -> Reading:
@@ -86,7 +57,7 @@ def hear_moments(
                 for well in wells
                 for one in hearing.reading(reading(well, moment * 10, (flag,) if well in bad_wells else ()))
             ]
-            words += shelf.put(list(merged(verdicts)))
+            words += shelf.put(merged(verdicts))
     return words
 
 

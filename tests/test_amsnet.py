@@ -340,3 +340,19 @@ def test_networks_the_paper_does_not_know_are_refused_by_name() -> None:
         AMSNetConfig(planes=4)
     with pytest.raises(ValueError, match="unknown backbone"):
         AMSNetConfig("resnet5")
+
+
+def test_pytorch_beside_a_plan_gives_rows_and_tells_which_way_does_not_go_here() -> None:
+    from engines.load import BUNDLED_MODELS, find_manifest
+    from training.amsnet.gpu_bench import bench_torch
+
+    loaded = load_engine(find_manifest("amsnet-small", BUNDLED_MODELS), "cpu", 1)
+    ticks = iter(range(10_000))
+    rows, missed = bench_torch(loaded, (1, 2), 4, "cpu", ("eager", "CUDA graphs"), lambda: float(next(ticks)))
+    assert [row.what for row in rows] == [
+        *("PyTorch eager: one frame, p50", "PyTorch eager: one frame, p99", "PyTorch eager: frames a second, batch 2")
+    ]
+    assert [row.value for row in rows] == [1.0, 1.0, 10.0]
+    assert [(line.what, line.why) for line in missed] == [
+        ("amsnet-small: PyTorch CUDA graphs", "RuntimeError: there is no GPU to record a graph on")
+    ]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from monitor.cli import main
+from monitor.vocabulary import PHASES
 from tests.house import START, picture, write_frame
 
 SMALLEST = """
@@ -116,6 +117,8 @@ def test_simulate_then_replay_gives_a_reading_for_each_frame_drawn(
     assert "8 readings" in said and "8 judged" in said
     first = json.loads((tmp_path / "out" / "readings.jsonl").read_text().splitlines()[0])
     assert first["frame"]["planes"] == [-45, -30, -15, 0, 15, 30, 45]
+    assert set(first["engines"]) == {"amsnet-small", "embryodiff-small"}
+    assert first["stage"]["live"] in PHASES and first["stage"]["onsets_h"] == {}
 
 
 def test_replay_takes_the_hour_that_is_given_for_single_moments_only(

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from monitor.config import Config, make_config, read_config, read_insemination
+from monitor.config import BUNDLED_STAGE, Config, Engines, make_config, read_config, read_insemination
 from monitor.errors import ConfigError
+from monitor.node import load_models
 
 SMALLEST = """
 [site]
@@ -71,6 +72,15 @@ def test_a_file_that_is_not_there_or_is_no_toml_is_told(tmp_path, config):
     told(lambda: config("[site]", "[site"), "pellucid.toml")
 
 
+def test_a_secret_may_lie_where_systemd_puts_credentials(config, monkeypatch):
+    text = '[mqtt]\nusername = "me"\npassword_file = "$CREDENTIALS_DIRECTORY/mqtt-password"'
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials/pellucid.service")
+    read = config("[mqtt]", text)
+    assert read.mqtt.password_file == Path("/run/credentials/pellucid.service/mqtt-password")
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    told(lambda: config("[mqtt]", text), "mqtt.password_file", "CREDENTIALS_DIRECTORY", "LoadCredential")
+
+
 ENVIRONMENT = {
     "SITE__NAME": ("lab2", lambda read: read.site.name, "lab2"),
     "SITE__NODE": ("box2", lambda read: read.site.node, "box2"),
@@ -93,9 +103,11 @@ ENVIRONMENT = {
     "ENGINES__SEGMENTER": ("i2cnet", lambda read: read.engines.segmenter, "i2cnet"),
     "ENGINES__GRADERS": ('["gardner", "memebg"]', lambda read: read.engines.graders, ("gardner", "memebg")),
     "ENGINES__THREADS": ("2", lambda read: read.engines.threads, 2),
+    "ENGINES__PLANS": ("/plans", lambda read: read.engines.plans, "/plans"),
     "HTTP__HOST": ("localhost", lambda read: read.http.host, "localhost"),
     "HTTP__PORT": ("0", lambda read: read.http.port, 0),
     "HTTP__TOKEN_FILE": ("/t", lambda read: read.http.token_file, Path("/t")),
+    "HTTP__PAGE": ("true", lambda read: read.http.page, True),
 }
 
 
@@ -353,3 +365,13 @@ def test_a_csv_that_is_not_there_is_told(tmp_path):
 
 def test_settings_in_hand_are_validated_like_a_file():
     told(lambda: make_config({}), "site", "incubator", "mqtt", "storage", "missing")
+
+
+def test_the_bundled_stage_model_serves_unless_another_is_named_or_none_or_the_models_are_ones_own() -> None:
+    """A folder of one's own need not hold it: an upgrade stops no node."""
+    assert Engines().stage_model == BUNDLED_STAGE
+    assert Engines(stage="").stage_model == ""
+    assert Engines(models="/models").stage_model == ""
+    assert Engines(models="/models", stage="own").stage_model == "own"
+    loaded = load_models(Engines(threads=1))
+    assert loaded.stage is not None and loaded.stage.manifest.name == BUNDLED_STAGE

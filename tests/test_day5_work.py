@@ -543,7 +543,10 @@ def test_a_journal_from_before_day_5_gets_its_tables_and_the_next_frame_is_worke
     take_all(node)
     node.journal.close()
     with sqlite3.connect(tmp_path / "store" / "journal.sqlite") as db:
-        db.executescript("DROP TABLE judged; DROP TABLE day5; DROP TABLE audit;")
+        db.executescript(
+            "DROP TABLE judged; DROP TABLE day5; DROP TABLE audit; "
+            "DROP TABLE command; DROP TABLE assessment; DROP TABLE time_zero;"
+        )
         db.execute(f"PRAGMA user_version = {BEFORE_DAY5}")
     node = node_at(tmp_path, clock)
     assert node.journal._db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
@@ -619,6 +622,27 @@ def test_the_demo_shows_results_of_day_5_beside_the_truth_and_no_column_without_
     assert f"reaches tB, {life.expansion_at(130.0)}{life.icm_grade}{life.te_grade}" in shown()
     board.take("x/event", {"embryo": embryo, "day5": {**graded, "grade": None, "outcome": "no_blastocyst"}})
     assert "no blastocyst" in shown()
+
+
+def test_the_demo_keeps_the_last_picture_of_each_well_and_says_where_it_lies(tmp_path: Path) -> None:
+    pytest.importorskip("amqtt", reason="the extra `demo` is not installed")
+    from rich.console import Console
+
+    from monitor.demo import Board, _keep_pictures
+
+    digest, gone = "ab" + "0" * 62, "cd" + "0" * 62
+    (tmp_path / "storage" / "day5" / "ab").mkdir(parents=True)
+    (tmp_path / "storage" / "day5" / "ab" / f"{digest}.png").write_bytes(b"picture")
+    grade = {"expansion": 4, "icm": "A", "te": "B"}
+    board = Board()
+    for well, overlay in (("1", digest), ("2", gone), ("3", None)):
+        day5 = {"grade": grade, "flags": [], "outcome": "graded", "overlay": overlay}
+        board.take("x/event", {"embryo": {"well": well}, "day5": day5})
+    console = Console(width=200, record=True)
+    _keep_pictures(tmp_path / "kept", tmp_path / "storage", board, console)
+    kept = tmp_path / "kept" / "well-1.png"
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name] and kept.read_bytes() == b"picture"
+    assert console.export_text() == f"day 5, well 1: 4AB, {kept}\n"
 
 
 def test_check_names_the_models_of_day_5_or_says_that_nothing_is_graded(

@@ -15,6 +15,9 @@ from monitor.vocabulary import PHASES
 
 RULES = DecodingRules(PHASES)
 THREE = DecodingRules(("a", "b", "c"), evidence=1.0, counts=(0, 2))
+DWELT = DecodingRules(
+    ("a", "b", "c"), evidence=1.0, counts=(0, 2), dwell_h=(5.0, 0.5, 9.0), passed_over=(0.0, 0.4, 0.0)
+)
 
 
 def sure_of(phase: int, share: float = 0.9, size: int = len(PHASES)) -> np.ndarray:
@@ -35,7 +38,7 @@ def run(rules: DecodingRules, frames: list[np.ndarray], step_h: float = 0.25) ->
 def all_paths(rules: DecodingRules, frames: list[np.ndarray]) -> list[tuple[float, tuple[int, ...]]]:
     """Every path that never steps back, with its log weight: what the decoder must agree with."""
     size, found = len(rules.classes), []
-    transitions = rules.log_transitions()
+    transitions = rules.log_transitions(1.0)
     for path in itertools.product(range(size), repeat=len(frames)):
         if all(a <= b for a, b in itertools.pairwise(path)):
             weight = sum(rules.evidence * np.log(max(p[k], 1e-4)) for p, k in zip(frames, path, strict=True))
@@ -47,23 +50,25 @@ def posteriors(seed: int, frames: int = 6, size: int = 3) -> list[np.ndarray]:
     return list(np.random.default_rng(seed).dirichlet(np.full(size, 0.7), frames))
 
 
-@given(st.integers(0, 10_000))
+@pytest.mark.parametrize("rules", [THREE, DWELT], ids=["even", "dwelt"])
+@given(seed=st.integers(0, 10_000))
 @settings(max_examples=30, deadline=None)
-def test_the_revised_path_is_the_likeliest_of_all_that_never_step_back(seed: int) -> None:
+def test_the_revised_path_is_the_likeliest_of_all_that_never_step_back(seed: int, rules: DecodingRules) -> None:
     frames = posteriors(seed)
-    _, said = run(THREE, frames, step_h=1.0)
-    _, path = max(all_paths(THREE, frames))
+    _, said = run(rules, frames, step_h=1.0)
+    _, path = max(all_paths(rules, frames))
     onsets = {k: float(path.index(k)) for k in set(path) if path.index(k) > 0}
     assert (said[-1].began, said[-1].revised) == (path[0], path[-1])
     assert said[-1].onsets_h == onsets
 
 
-@given(st.integers(0, 10_000))
+@pytest.mark.parametrize("rules", [THREE, DWELT], ids=["even", "dwelt"])
+@given(seed=st.integers(0, 10_000))
 @settings(max_examples=30, deadline=None)
-def test_an_onsets_uncertainty_is_the_one_over_all_paths(seed: int) -> None:
+def test_an_onsets_uncertainty_is_the_one_over_all_paths(seed: int, rules: DecodingRules) -> None:
     frames = posteriors(seed)
-    _, said = run(THREE, frames, step_h=1.0)
-    weighed = all_paths(THREE, frames)
+    _, said = run(rules, frames, step_h=1.0)
+    weighed = all_paths(rules, frames)
     most = max(weight for weight, _ in weighed)
     for phase, told_h in said[-1].onsets_h.items():
         own = [(np.exp(weight - most), path.index(phase)) for weight, path in weighed if phase in path]
@@ -71,6 +76,25 @@ def test_an_onsets_uncertainty_is_the_one_over_all_paths(seed: int) -> None:
         total = sum(weight for weight, _ in own)
         variance = sum(weight * ((at - told_h) ** 2 + 1 / 12) for weight, at in own) / total
         assert said[-1].onsets_sd_h[phase] == pytest.approx(np.sqrt(variance), rel=1e-6)
+
+
+def test_hours_spent_and_phases_passed_over_make_a_step_on_as_likely_as_they_say() -> None:
+    """Whatever the interval between two frames; and a phase that few are seen in is cheap to leave out."""
+    odds = np.exp(DWELT.log_transitions(1.0))
+    assert np.allclose(odds.sum(1), 1.0, atol=1e-3)
+    assert odds[0, 0] == pytest.approx(np.exp(-1 / 5)) and odds[1, 1] == pytest.approx(np.exp(-1 / 0.5))
+    assert odds[0, 2] / odds[0, 1] == pytest.approx(0.4 / 0.6, rel=1e-3)
+    assert np.all(odds[np.tril_indices(3, -1)] == 0)
+    four = np.linalg.matrix_power(np.exp(DWELT.log_transitions(0.25)), 4)
+    assert four[0, 0] == pytest.approx(odds[0, 0])
+    assert np.isfinite(DWELT.log_transitions(0.0)[0, 1])
+
+
+def test_rules_that_do_not_fit_the_phases_are_refused() -> None:
+    with pytest.raises(EngineError, match="3 values each"):
+        DecodingRules(("a", "b", "c"), dwell_h=(1.0, 2.0))
+    with pytest.raises(EngineError, match="above 0"):
+        DecodingRules(("a", "b", "c"), dwell_h=(1.0, 0.0, 2.0), passed_over=(0.0, 0.0, 0.0))
 
 
 def test_a_sharp_onset_is_certain_to_the_frame_and_a_vague_one_is_not() -> None:

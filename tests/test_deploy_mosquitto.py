@@ -131,7 +131,7 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 
 def test_a_monitor_says_everything_below_its_own_root_and_nothing_elsewhere(broker: Broker) -> None:
     monitor = Client(broker, "pellucid-box1")
-    for topic in ("status", "health", "incubator/inc1/status", "embryo/inc1/D1/1/reading", "alert/a1", "reply/r1"):
+    for topic in ("status", "health", "incubator/inc1/status", "embryo/inc1/D1/1/reading", "alert/a1", "answer/r1"):
         assert monitor.say(f"{ROOT}/{topic}", retain=True) in (GRANTED, 16)  # 16: nobody subscribes
     for topic in ("pellucid/v1/lab1/box2/status", "pellucid/v1/lab2/box1/status", "pellucid/v2/x", "else", "$SYS/x"):
         assert monitor.say(topic) == NOT_AUTHORIZED
@@ -166,8 +166,8 @@ def test_a_dashboard_hears_every_box_and_can_say_nothing_at_all(broker: Broker) 
 def test_a_clinician_hears_everything_and_says_commands_only(broker: Broker) -> None:
     monitor, clinician = Client(broker, "pellucid-box1"), Client(broker, "clinician")
     clinician.subscribe("pellucid/v1/#")
-    assert monitor.say(f"{ROOT}/reply/r1", b"done") == GRANTED
-    assert clinician.hear(1) == [(f"{ROOT}/reply/r1", b"done")]
+    assert monitor.say(f"{ROOT}/answer/r1", b"done") == GRANTED
+    assert clinician.hear(1) == [(f"{ROOT}/answer/r1", b"done")]
     assert clinician.say(f"{ROOT}/command/acknowledge", b"c") == GRANTED
     for topic in (
         f"{ROOT}/status",

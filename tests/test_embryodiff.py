@@ -17,11 +17,21 @@ from engines.stages import StageFrame, StagePolicy  # noqa: E402
 from engines.verify import contract_faults  # noqa: E402
 from monitor.vocabulary import PHASES  # noqa: E402
 from training.embryodiff import checkpoint, diffusion, scores  # noqa: E402
+from training.embryodiff.bundled import read_bundled, thawed  # noqa: E402
 from training.embryodiff.encoder import EncoderConfig, FrameEncoder, standardised, start_trunk  # noqa: E402
 from training.embryodiff.export import Pair, compare, export  # noqa: E402
 from training.embryodiff.features import Fuser, Video, nearest_alike  # noqa: E402
-from training.embryodiff.losses import Labels, shown  # noqa: E402
+from training.embryodiff.frames import CropFrames, Picker  # noqa: E402
+from training.embryodiff.lives import following  # noqa: E402
+from training.embryodiff.losses import (  # noqa: E402
+    UNLABELLED,
+    Labels,
+    ordinal_cross_entropy,
+    ordinal_targets,
+    shown,
+)
 from training.embryodiff.model import SMALL, EmbryoDiff, HeadConfig, Sequence  # noqa: E402
+from training.embryodiff.restyle import Restyler, Restyling  # noqa: E402
 from training.embryodiff.run import Recipe, Run, parameter_groups  # noqa: E402
 from training.embryodiff.train import head_loss  # noqa: E402
 from training.sim2real.model import StageNet  # noqa: E402
@@ -255,6 +265,50 @@ def test_an_exported_pair_loads_keeps_the_contract_and_has_8_bit_kernels(exporte
     assert any(kernel.data_type == onnx.TensorProto.INT8 for kernel in graph.initializer)
 
 
+def distinct(head: EmbryoDiff) -> EmbryoDiff:
+    """The exporter merges tables that are equal, and those of windows all begin at zero."""
+    with torch.no_grad():
+        for name, parameter in head.named_parameters():
+            if name.endswith("attention.distance"):
+                parameter.normal_()
+    return head
+
+
+def test_an_exported_pair_reads_back_as_networks_that_say_the_same(tmp_path: Path) -> None:
+    """Training may go on from what is shipped: no checkpoint needs to be kept."""
+    pair = Pair.with_random_weights("tiny", replace(TINY, features=128), seed=4)
+    distinct(pair.head)
+    path = export(pair, tmp_path, "pair", "0.3")
+    back = read_bundled(path)
+    assert back.origin.startswith("pair 0.3 (")
+    assert back.head.config == pair.head.config
+    assert compare(path, Pair(back.encoder, back.head, {}), steps=60).holds
+    with pytest.raises(ValueError, match="no stage model"):
+        path.write_text(path.read_text().replace('"task": "stage"', '"task": "grade"'))
+        read_bundled(path)
+
+
+def test_windows_that_the_exporter_merged_are_not_guessed_apart(tmp_path: Path) -> None:
+    pair = Pair.with_random_weights("tiny", replace(TINY, features=128), seed=4)
+    with pytest.raises(ValueError, match="equal ones were merged"):
+        read_bundled(export(pair, tmp_path, "pair", "0"))
+
+
+def test_a_thawed_encoder_is_the_frozen_one_and_can_be_trained_and_frozen_again() -> None:
+    source = checkpoint.frozen(encoder(EncoderConfig("small", planes=3, input_px=64)))
+    planes, present = torch.rand(24, 1, 64, 64) * 4 - 2, torch.ones(8, 3)
+    warm = thawed(source, planes)
+    x = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.allclose(warm(x, torch.ones(2, 3)), source(x, torch.ones(2, 3)), atol=1e-4)
+        expected = source.fuse_present(planes, present)
+        assert torch.allclose(warm.train().fuse_present(planes, present), expected, atol=1e-3)
+        assert torch.allclose(
+            checkpoint.frozen(warm.eval())(x, torch.ones(2, 3)), source(x, torch.ones(2, 3)), atol=1e-3
+        )
+    assert all(parameter.requires_grad for parameter in warm.parameters())
+
+
 def test_the_streamed_pair_says_what_the_whole_pass_says_of_pictures(exported: tuple[Path, Pair]) -> None:
     """Picture to posterior, as the monitor goes it, against training's own pass over the whole sequence."""
     path, pair = exported
@@ -339,6 +393,55 @@ def test_what_is_hidden_from_the_denoiser_follows_the_labels() -> None:
     assert relation.tolist() in ([0.0] * 8 + [1.0] * 8, [1.0] * 8 + [0.0] * 8)
 
 
+def test_a_neighbouring_phase_costs_less_than_a_far_one_and_an_unknown_one_nothing() -> None:
+    targets = ordinal_targets()
+    assert torch.allclose(targets.sum(1), torch.ones(16)) and (targets.argmax(1) == torch.arange(16)).all()
+    assert targets[6, 7] == pytest.approx(float(targets[6, 5])) and targets[6, 7] > 3 * targets[6, 8]
+    said = torch.full((1, 16), -6.0)
+    said[0, 7] = 6.0
+
+    def cost(phase: int) -> float:
+        return float(ordinal_cross_entropy(said, torch.tensor([phase]), targets))
+
+    assert cost(7) < cost(6) < cost(3)
+    assert cost(UNLABELLED) == 0.0
+    both = ordinal_cross_entropy(said.repeat(2, 1), torch.tensor([3, UNLABELLED]), targets)
+    assert float(both) == pytest.approx(cost(3))
+
+
+def test_short_phases_of_a_stage_are_picked_as_often_as_long_ones_more_than_half_of_the_time() -> None:
+    phases = np.array([9] * 98 + [6, 7])
+    stages = np.full(100, 3, np.int64)
+    frames = CropFrames(np.zeros((100, 1, 128, 128), np.uint8), stages, phases, (0,))
+    batch = Picker([(frames, 1.0)]).batch(300, np.random.default_rng(0))
+    shares = [float((batch.phases == phase).float().mean()) for phase in (6, 7, 9)]
+    assert shares[0] == pytest.approx(0.206, abs=0.07) and shares[1] == pytest.approx(0.206, abs=0.07)
+
+
+def test_a_restyled_crop_keeps_its_outlines_and_takes_over_the_others_texture() -> None:
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:112, :112]
+    disc = ((x - 56) ** 2 + (y - 56) ** 2 < 30**2).astype(np.float32)
+    coarse = rng.standard_normal((3, 112, 112)).astype(np.float32)
+    how = Restyling(blended=1.0, most_blended=0.8, banded=1.0, lit=1.0)
+    seen = [Restyler(coarse, how)(disc[None], np.random.default_rng(seed))[0] for seed in range(20)]
+    assert all(np.isfinite(one).all() and one.shape == (112, 112) for one in seen)
+    middle = seen[0][22:90, 22:90]
+    assert abs(middle.mean()) < 0.01 and middle.std() == pytest.approx(1.0, abs=0.15)
+    alike = [np.corrcoef(one.ravel(), disc.ravel())[0, 1] for one in seen]
+    assert min(alike) > 0.3
+
+    def fine(picture: np.ndarray) -> float:
+        return float(np.abs(np.diff(picture[22:90, 22:90], axis=1)).mean())
+
+    untouched = Restyler(coarse, Restyling(blended=0.0, banded=0.0, lit=0.0))(disc[None], rng)[0]
+    assert np.mean([fine(one) for one in seen]) > 1.5 * fine(untouched)
+    same = Restyler(np.zeros((0, 112, 112), np.float32), Restyling(blended=1.0, banded=0.0, lit=0.0))(disc[None], rng)[
+        0
+    ]
+    assert np.allclose(same, untouched)
+
+
 def test_a_resampled_sequence_shows_no_frame_of_another_phase_beside_a_division() -> None:
     video = Video(
         name="drawn",
@@ -376,6 +479,15 @@ def test_a_trunk_that_starts_from_weights_is_trained_at_a_share_of_the_rate() ->
         (0.3, 0.0),
     ]
     assert sum(len(group["params"]) for group in groups) == len(list(encoder().parameters()))
+
+
+def test_hours_spent_are_counted_over_those_who_leave_and_those_who_stay() -> None:
+    """An arrested embryo makes leaving rarer; a phase that was jumped over counts as passed."""
+    told = following([{"tPB2": 2.0, "t2": 10.0, "t4": 30.0}, {"tPB2": 2.0, "t2": 20.0, "t3": 30.0, "t4": 32.0}], 100.0)
+    at = {phase: told["dwell_h"][PHASES.index(phase)] for phase in ("t2", "t3", "t4")}
+    assert at == {"t2": (20 + 10) / 2, "t3": 2.0, "t4": 1000.0}
+    passed = {phase: told["passed_over"][PHASES.index(phase)] for phase in ("t2", "t3", "t4", "tPNa")}
+    assert passed == {"t2": 0.0, "t3": 0.5, "t4": 0.0, "tPNa": 1.0}
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------

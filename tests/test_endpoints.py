@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import socket
 import ssl
@@ -11,17 +12,19 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
+from monitor.command_body import Answer
 from monitor.config import Http, HttpTls
 from monitor.endpoints import Endpoints
 from monitor.errors import ConfigError
 from monitor.metrics import Metrics
 from monitor.notify import Notifier
 from tests.certificates import Authority, needs_openssl
-from tests.house import FakeClock, new_metrics
+from tests.house import START, FakeClock, new_metrics
 
 
 def get(url: str, trust: ssl.SSLContext | None = None, **headers: str) -> tuple[int, str]:
@@ -53,6 +56,86 @@ def test_metrics_carry_the_prefix_and_no_embryo(served: tuple[str, dict[str, boo
     names = {line.split("{")[0].split(" ")[0] for line in text.splitlines() if not line.startswith("#")}
     assert names and all(name.startswith("pellucid_") for name in names)
     assert 'pellucid_frames_total{incubator="inc1",outcome="judged"} 0.0' in text
+
+
+@pytest.fixture
+def commanded(metrics: Metrics) -> Iterator[tuple[str, list[tuple[str, bytes, str]]]]:
+    """Endpoints behind which somebody answers: a command's name is the code of the answer."""
+    given: list[tuple[str, bytes, str]] = []
+
+    def submit(name: str, payload: bytes, source: str) -> Future[Answer]:
+        given.append((name, payload, source))
+        coming: Future[Answer] = Future()
+        if name != "never":
+            done = {"done": True, "nothing_new": True}.get(name, False)
+            told = {"id": None, "command": name, "accepted": done, "code": name, "reason": "r", "boot_id": "b"}
+            coming.set_result(Answer.model_validate({**told, "occurred_at": START}))
+        return coming
+
+    endpoints = Endpoints(Http(port=0), metrics.registry, dict, submit)
+    endpoints.start()
+    yield endpoints.url, given
+    endpoints.stop()
+
+
+def post(url: str, body: bytes, **headers: str) -> tuple[int, str]:
+    sent = {"Content-Type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body, sent), timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as fault:
+        return fault.code, fault.read().decode()
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("done", 200), ("nothing_new", 200), ("malformed", 400), ("not_allowed", 403), ("unknown", 404),
+        ("conflict", 409), ("failed", 503),
+    ],
+)  # fmt: skip
+def test_a_command_by_http_is_handed_on_and_answered_with_a_status_for_each_outcome(
+    commanded: tuple[str, list[tuple[str, bytes, str]]], code: str, status: int
+) -> None:
+    url, given = commanded
+    got, text = post(f"{url}/api/v1/command/{code}", b'{"by": "mk"}')
+    assert got == status
+    assert (json.loads(text)["schema"], json.loads(text)["code"]) == ("pellucid.answer/1", code)
+    assert given == [(code, b'{"by": "mk"}', "http")]
+
+
+def test_a_form_of_another_sites_page_and_too_much_are_not_handed_on(
+    commanded: tuple[str, list[tuple[str, bytes, str]]],
+) -> None:
+    url, given = commanded
+    assert post(f"{url}/api/v1/command/done", b"{}", Content_Type="text/plain")[0] == 400
+    assert post(f"{url}/api/v1/command/done", b"x" * 20_000)[0] == 400
+    assert post(f"{url}/elsewhere", b"{}")[0] == 404
+    assert given == []
+
+
+def test_who_waits_too_long_is_told_that_nothing_was_done(
+    commanded: tuple[str, list[tuple[str, bytes, str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monitor.endpoints.ANSWER_WITHIN_S", 0.05)
+    status, text = post(f"{commanded[0]}/api/v1/command/never", b"{}")
+    assert status == 503 and "it was not carried out" in text
+
+
+def test_without_the_token_no_command_is_handed_on(metrics: Metrics, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("s3cret")
+    given: list[str] = []
+
+    def submit(name: str, payload: bytes, source: str) -> Future[Answer]:
+        given.append(name)
+        raise AssertionError("not to be called")
+
+    endpoints = Endpoints(Http(port=0, token_file=tmp_path / "token"), metrics.registry, dict, submit)
+    endpoints.start()
+    assert post(f"{endpoints.url}/api/v1/command/end", b"{}")[0] == 401
+    assert post(f"{endpoints.url}/api/v1/command/end", b"{}", Authorization="Bearer wrong")[0] == 401
+    endpoints.stop()
+    assert given == []
 
 
 def test_open_metrics_is_answered_to_who_asks_for_it(served: tuple[str, dict[str, bool]]) -> None:

@@ -28,7 +28,9 @@ from tests.mosquitto import BrokerSettings, Heard, Listener, Mosquitto, needs_mo
 from tests.service import LIMIT_S, Service, leave_nothing_running, write_config
 
 ENGINE = EngineFacts("blastocyst", "scripted", "0", "scripted", "0" * 64, fallback=False)
-NODE = NodeFacts("0.2.0", 61.04, 3, 12.34, 7, 99.99, START, (ENGINE,), {"frame_gap": 1}, 5_000_000_000, True)
+NODE = NodeFacts(
+    "0.2.0", 61.04, 3, 12.34, 7, 99.99, START, (ENGINE,), {"frame_gap": 1}, 5_000_000_000, True, (7, "a" * 64)
+)
 INCUBATOR = IncubatorFacts("inc1", True, START, START + timedelta(minutes=2), None, 10.0, 6, START)
 H = timedelta(hours=1)
 
@@ -52,10 +54,12 @@ def test_health_says_what_waits_what_serves_and_how_full_the_disk_is() -> None:
                 "runtime": "scripted",
                 "sha256": "0" * 64,
                 "fallback": False,
+                "fallback_reason": None,
             }
         ],
         "alerts_open": {"frame_gap": 1},
         "disk": {"free_bytes": 5_000_000_000},
+        "audit": {"number": 7, "hash": "a" * 64},
         "storage": {"ok": True},
         "intended_use": "research use, not validated on patients; adjunctive information only",
     }
@@ -130,7 +134,7 @@ class Desk:
             clock.monotonic,
         )
         self.bulletins = Bulletins(
-            *(self.node, cadences, self.looks, (ENGINE,), tmp_path, self.publisher, clock, boot_id, "0.2.0")
+            *(self.node, cadences, self.looks, lambda: (ENGINE,), tmp_path, self.publisher, clock, boot_id, "0.2.0")
         )
 
     def open_session(self, will: Will) -> ScriptedSession:

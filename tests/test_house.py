@@ -32,7 +32,8 @@ def imports(folder: str) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("library", "home"),
     [
-        ("onnxruntime", {"engines/onnxruntime_engine.py"}),
+        ("onnxruntime", {*("engines/onnxruntime_engine.py", "engines/precision.py", "engines/fake_device.py")}),
+        ("onnx", {"engines/precision.py"}),
         ("sqlite3", {"monitor/database.py"}),
         ("watchdog", {"monitor/waker.py"}),
         ("PIL", {"monitor/pictures.py"}),
@@ -40,11 +41,15 @@ def imports(folder: str) -> Iterator[tuple[str, str]]:
         ("amqtt", {"monitor/broker.py"}),
         ("prometheus_client", {*("monitor/metrics.py", "monitor/endpoints.py", "monitor/replay.py")} | {
             "monitor/rehearsal/record.py",
-            "monitor/demo.py", "monitor/cli.py", "monitor/way.py"
+            "monitor/demo.py", "monitor/cli.py", "monitor/way.py", "monitor/page_process.py", "monitor/web/health.py"
         }),
+        ("fastapi", {"monitor/web/app.py", "monitor/web/api.py"}),
+        ("uvicorn", {"monitor/web/serve.py"}),
+        ("jinja2", {"monitor/web/app.py"}),
         ("torch", set()),
-        ("tensorrt", set()),
-        ("pycuda", set()),
+        ("tensorrt", {"engines/nvidia.py"}),
+        ("tensorrt_rtx", {"engines/nvidia.py"}),
+        ("pycuda", {"engines/pycuda_device.py"}),
         ("training", set()),
     ],
 )  # fmt: skip
@@ -70,7 +75,7 @@ def test_the_daemon_starts_without_torch_or_a_gpu_library() -> None:
     code = "import sys, monitor.cli, monitor.daemon, monitor.node; print(sorted(sys.modules))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HOME).stdout
     assert "'monitor.daemon'" in said
-    for library in ("torch", "tensorrt", "pycuda", "onnx", "amqtt", "training"):
+    for library in ("torch", "tensorrt", "pycuda", "onnx", "amqtt", "training", "fastapi", "monitor.web"):
         assert f"'{library}'" not in said
 
 
@@ -119,6 +124,29 @@ def test_every_command_and_make_target_of_the_readme_exists() -> None:
     assert {"demo", "test", "check", "bench"} <= named <= targets
     commands = set(re.findall(r"bin/pellucid ([a-z]+)", README))
     assert commands == {"run", "replay", "check", "simulate", "engines"}
+
+
+def test_every_key_of_a_command_every_code_and_every_lack_stands_in_the_contract() -> None:
+    from typing import get_args
+
+    from monitor.command_body import COMMANDS, Answer, Code
+    from monitor.lacks import INTERVALS
+
+    section = CONTRACT.partition("## Commands to the monitor")[2].partition("\n## ")[0]
+    for name, command in COMMANDS.items():
+        row = next(line for line in section.splitlines() if line.startswith(f"| `{name}`"))
+        assert {key.rstrip("?") for key in re.findall(r"`([a-z_0-9]+\??)`", row.split("|")[2])} >= set(
+            command.model_fields
+        )
+    answer = {field.alias or name for name, field in Answer.model_fields.items()}
+    assert not [word for word in (*get_args(Code), *answer) if not re.search(rf"\b{word}\b", section)]
+    source = (HOME / "monitor" / "lacks.py").read_text()
+    lacks = CONTRACT.partition("`lacks` names what is not said")[2].partition("`calibration {")[0]
+    words = (
+        set(re.findall(r'(?:return|else|or|:) "([a-z_]+)"', source)) | set(INTERVALS) | {"few_segments", "wide_spread"}
+    )
+    assert len(words) > 12
+    assert not [word for word in sorted(words) if f"`{word}`" not in lacks]
 
 
 def test_the_bundled_models_stay_under_30_mb_and_say_what_they_are_for() -> None:

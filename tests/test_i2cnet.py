@@ -21,7 +21,7 @@ from engines.verify import contract_faults  # noqa: E402
 from monitor.simulator import VirtualEmbryo  # noqa: E402
 from monitor.simulator.truth import put_masks  # noqa: E402
 from training.day5 import checkpoint, export  # noqa: E402
-from training.day5.look import Varied  # noqa: E402
+from training.day5.look import Varied, varied  # noqa: E402
 from training.day5.run import Average, Recipe, Run, rate_at  # noqa: E402
 from training.i2cnet import ablation, evaluate  # noqa: E402
 from training.i2cnet import export as i2cnet_export  # noqa: E402
@@ -230,6 +230,32 @@ def test_it_learns_to_tell_the_parts_of_a_drawn_disc(tmp_path: Path) -> None:
     assert evaluate.figures(tables)["pixel_accuracy"] > 0.8
     before = evaluate.counted(lambda x: evaluate.parts_of(network(), x), evaluate.shown_stills(unseen))
     assert evaluate.figures(before)["pixel_accuracy"] < 0.7
+
+
+def test_with_products_in_bfloat16_it_learns_the_same_and_its_weights_stay_in_float32(tmp_path: Path) -> None:
+    losses = {}
+    for half in (False, True):
+        run = new_run(tmp_path / f"{half}.pt", TINY, replace(recipe_of(30), half=half), "toys")
+        loss = batch_loss([toy(seed) for seed in range(6)], 4, Varied(scale=(0.9, 1.1), light=False), TINY)
+        run.go(loss)
+        losses[half] = float(run.losses.read_text().splitlines()[-1].split(",")[2])
+        assert {value.dtype for value in run.network.parameters()} == {torch.float32}
+    assert losses[True] == pytest.approx(losses[False], rel=0.1) and losses[True] != losses[False]
+
+
+def test_other_light_changes_the_picture_and_never_its_parts_and_stays_gray() -> None:
+    """Contrast, grain and lamp go far, yet the parts lie where they lay, and every value is one of a picture."""
+    one = toy(1)
+    channels = one.channels(np.random.default_rng(0))
+    still = Varied(scale=(1.0, 1.0), turn_deg=0.0, shift=0.0, light=False)
+    seen = set()
+    for seed in range(20):
+        lit, parts = varied(channels, one.labels, np.random.default_rng(seed), replace(still, light=True), 32)
+        plain, same = varied(channels, one.labels, np.random.default_rng(seed), still, 32)
+        assert (parts == same).all()
+        assert lit.dtype == np.float32 and lit.min() >= 0 and lit.max() <= 1
+        seen.add(round(float(np.abs(lit - plain).mean()), 3))
+    assert len(seen) > 15 and max(seen) > 0.15
 
 
 class PowerCut(Exception):

@@ -158,6 +158,7 @@ def test_no_limit_of_arrest_may_be_tighter_than_people_agree() -> None:
         ({"t2": 25.0, "t3": 36.0}, "cc2", 0.0),
         ({"t2": 25.0, "t4": 27.0}, "cc2", 1.0),  # t3 lay hidden between two frames
         ({"t3": 36.0, "t5": 39.0}, "cc3", 1.0),
+        ({"t4": 36.0, "t5": 39.0}, "cc3", 1.0),
         ({"t3": 36.0}, "cc2", None),  # two cells were there at the first frame: nobody saw when
     ],
 )

@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 
 from engines.blastocyst import Ellipse, Found
-from engines.day5 import Part
+from engines.day5 import Grade, Part
+from engines.day5_models import Day5Models
 from engines.measure import measure
 from engines.square import Square
-from monitor.day5_sheet import main, read_stack, sheet_of_stacks
+from monitor.day5_judge import Day5Judge
+from monitor.day5_order import Known, auc_of, ordered, points_of
+from monitor.day5_sheet import judged_sheet, main, read_stack, sheet_of_stacks
+from monitor.gardner import Day5Reading, Opinion, read_gardner
 from monitor.overlay import COLOURS, NAMES, SHOWN_PX, Shown, draw_overlay, draw_without, measured_lines, sheet_of
 from monitor.simulator import VirtualEmbryo
 from monitor.simulator.optics import PLANES_UM
+from tests.graded import graded
 
 FOUND = Found(Square(150.0, 150.0, 200.0, 256), Ellipse(150.0, 150.0, 70.0, 66.0, 0.3), 0.9)
 SHOWN = Shown("embryo 7", "4AB")
@@ -94,17 +99,40 @@ def test_a_sheet_of_a_folder_shows_every_embryo_and_says_where_there_is_none(tmp
     (tmp_path / "in" / "empty").mkdir()
     cv2.imwrite(str(tmp_path / "in" / "empty" / "empty_F0.png"), VirtualEmbryo(900_002).empty(100.0, 250)[3])
     (tmp_path / "in" / "index.csv").write_text("embryo,grade,quality\none,3AA,good\n")
-    seen: list[tuple[int, ...]] = []
-
-    def segment(cut: np.ndarray) -> np.ndarray:
-        seen.append(cut.shape)
-        return rings()
-
-    sheet = sheet_of_stacks(tmp_path / "in", [], segment)
+    sheet = sheet_of_stacks(tmp_path / "in", [])
     assert sheet.shape[1] > 2 * (2 * SHOWN_PX)
-    assert seen == [(256, 256)]  # no network is asked about an empty well
     assert main(["--stacks", str(tmp_path / "in"), "--out", str(tmp_path / "out" / "sheet.png")]) == 0
     assert cv2.imread(str(tmp_path / "out" / "sheet.png")).shape == sheet.shape
+
+
+def test_a_judged_sheet_tells_each_reading_beside_the_words_of_the_clinic(tmp_path: Path) -> None:
+    put_stack(tmp_path, "one", 900_001)
+    (tmp_path / "empty").mkdir()
+    cv2.imwrite(str(tmp_path / "empty" / "empty_F0.png"), VirtualEmbryo(900_002).empty(100.0, 250)[3])
+    (tmp_path / "index.csv").write_text("embryo,grade,quality\none,3AA,good\nempty,1CC,poor\n")
+    loaded = graded()
+    assert loaded.segmenter is not None
+    sheet, known = judged_sheet(tmp_path, [], Day5Judge(Day5Models(loaded.segmenter, loaded.graders)))
+    assert [(one.embryo, one.words, one.quality) for one in known] == [("empty", "1CC", "poor"), ("one", "3AA", "good")]
+    assert known[0].reading.text().startswith("not gradable: no embryo found") and known[1].reading.gradable
+    assert sheet.shape == sheet_of_stacks(tmp_path, []).shape
+    assert auc_of(known) == 1.0 and points_of(known[0].reading) == 0.0
+
+
+def test_the_order_of_readings_follows_grade_and_letters_and_says_when_no_auc_can_be_had() -> None:
+    def read(expansion: int, letter: Grade) -> Day5Reading:
+        letters = {one: float(one is letter) for one in Grade}
+        opinion = Opinion("one", {e: float(e == expansion) for e in range(1, 7)}, letters, letters)
+        return read_gardner([opinion], None, "tB")
+
+    full, early = read(4, Grade.A), read(2, Grade.A)
+    assert points_of(full) == 8.0 and points_of(read(4, Grade.C)) == 4.0
+    assert points_of(early) == 2.0  # no letters before expansion 3
+    known = [Known("a", "1BB", "poor", full), Known("b", "3AA", "good", early), Known("c", "3AA", "good", full)]
+    assert auc_of(known) == 0.25  # one pair the wrong way round, one a tie
+    told = ordered("five", known).splitlines()
+    assert [line.split()[2] for line in told[1:4]] == ["a", "c", "b"] and told[4].endswith("poor 0.25")
+    assert auc_of(known[1:]) is None and "no AUC" in ordered("good ones", known[1:])
 
 
 def test_a_sheet_of_drawn_embryos_is_written_by_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

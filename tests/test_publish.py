@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from monitor.delivery import ACK_LIMIT_S
 from monitor.fakes import ScriptedOutbox, ScriptedSession
 from monitor.mqtt_login import read_password
-from monitor.mqtt_session import Acknowledged, Connected, Ended, Event, MqttSession, Will
+from monitor.mqtt_session import Acknowledged, Connected, Ended, Event, MqttSession, Received, Subscribed, Will
 from monitor.outbox import OutboxRow, stamped
-from monitor.publish import CONNECT_LIMIT_S, FIRST_REASSERT_S, REASSERT_STATUS_S, Publisher
+from monitor.publish import CONNECT_LIMIT_S, FIRST_REASSERT_S, REASSERT_STATUS_S, Publisher, Reply
 from tests.mosquitto import BrokerSettings
 
 ROOT = "pellucid/v1/lab1/box1"
@@ -781,3 +781,115 @@ def test_a_session_given_up_while_connecting_never_says_connect(
     with line:
         assert line.recv(100) == b""
     assert session.join(5.0)
+
+
+# -- commands ----------------------------------------------------------------------------------------------------------
+
+
+def listening() -> tuple[Desk, list[tuple[str, bytes, Reply]]]:
+    """A desk that takes commands, connected; and what it heard."""
+    desk, heard = Desk(), []
+    desk.publisher._on_command = lambda name, payload, reply: heard.append((name, payload, reply))
+    desk.connect()
+    return desk, heard
+
+
+def test_commands_are_subscribed_to_in_every_session_and_only_where_somebody_carries_them_out(desk: Desk) -> None:
+    desk.connect()
+    assert desk.line.subscribed == []
+    deaf, _ = listening()
+    assert deaf.line.subscribed == [f"{ROOT}/command/+"]
+    deaf.lose()
+    deaf.seconds += 60
+    deaf.connect()
+    assert deaf.line.subscribed == [f"{ROOT}/command/+"]
+
+
+def test_a_command_is_answered_once_on_the_topic_its_sender_named_with_what_was_sent_along() -> None:
+    desk, heard = listening()
+    desk.line.events.append(Received(f"{ROOT}/command/end", b"{}", False, "page/7/answers", b"\x00\x01"))
+    desk.publisher.tick()
+    ((name, payload, reply),) = heard
+    assert (name, payload) == ("end", b"{}")
+    desk.publisher.answer(reply, '{"accepted": true}')
+    message_id, topic, body, retain = desk.line.sent[-1]
+    assert (topic, body, retain) == ("page/7/answers", b'{"accepted": true}', False)
+    assert desk.line.correlations == {message_id: b"\x00\x01"}
+    desk.answer()
+    assert desk.outcomes[-1] == ("answer", "delivered", 0)
+    assert desk.publisher.inflight == 0
+
+
+def test_an_answer_that_is_refused_is_not_tried_again_and_holds_nobody_up() -> None:
+    desk, heard = listening()
+    desk.line.events.append(Received(f"{ROOT}/command/end", b"{}", False, "page/7", None))
+    desk.publisher.tick()
+    desk.publisher.answer(heard[0][2], "{}")
+    desk.put("embryo/1/reading")
+    desk.publisher.tick()
+    desk.answer(refuse_topics=("page/7",))
+    assert desk.left() == []
+    desk.seconds += 100
+    desk.publisher.tick()
+    assert [topic for _, topic, _, _ in desk.line.sent].count("page/7") == 1
+
+
+@pytest.mark.parametrize(
+    ("topic", "may"),
+    [
+        ("lab/page/answers", True),
+        (f"{ROOT}/answer/page7", True),
+        (f"{ROOT}/alert/0123", False),
+        (f"{ROOT}/embryo/inc1/D1/1/reading", False),
+        ("pellucid/v1/lab/another/status", False),
+        ("$SYS/broker", False),
+        ("with/#/wildcard", False),
+        ("", False),
+    ],
+)
+def test_nobody_speaks_through_us_on_topics_that_only_we_may_write(topic: str, may: bool) -> None:
+    desk, heard = listening()
+    desk.line.events.append(Received(f"{ROOT}/command/end", b"{}", False, topic, None))
+    desk.publisher.tick()
+    before = len(desk.line.sent)
+    desk.publisher.answer(heard[0][2], "{}")
+    assert (len(desk.line.sent) > before) is may
+
+
+def test_a_command_without_a_response_topic_is_heard_and_not_answered() -> None:
+    desk, heard = listening()
+    desk.line.events.append(Received(f"{ROOT}/command/end", b"{}", False))
+    desk.publisher.tick()
+    before = len(desk.line.sent)
+    desk.publisher.answer(heard[0][2], "{}")
+    assert len(heard) == 1 and len(desk.line.sent) == before
+
+
+def test_an_answer_to_a_session_that_has_ended_is_not_sent_into_the_next() -> None:
+    desk, heard = listening()
+    desk.line.events.append(Received(f"{ROOT}/command/end", b"{}", False, "page/7", None))
+    desk.publisher.tick()
+    desk.lose()
+    desk.publisher.answer(heard[0][2], "{}")
+    desk.seconds += 60
+    desk.connect()
+    desk.publisher.answer(heard[0][2], "{}")
+    assert "page/7" not in [topic for _, topic, _, _ in desk.line.sent]
+
+
+def test_a_retained_command_is_not_heard_nor_one_from_elsewhere() -> None:
+    desk, heard = listening()
+    desk.line.events.append(Received(f"{ROOT}/command/end", b"{}", True, "page/7", None))
+    desk.line.events.append(Received("pellucid/v1/lab1/other/command/end", b"{}", False, "page/7", None))
+    desk.publisher.tick()
+    assert heard == []
+
+
+def test_a_broker_that_lets_us_hear_no_commands_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    desk, _ = listening()
+    for _ in range(2):
+        desk.line.events.append(Subscribed("Not authorized (135)"))
+        desk.publisher.tick()
+    lines = [record.getMessage() for record in caplog.records if "commands are not heard" in record.getMessage()]
+    assert len(lines) == 1 and f"{ROOT}/command/+" in lines[0]
+    assert desk.publisher.connected

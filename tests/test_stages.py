@@ -224,7 +224,7 @@ def test_a_journal_from_before_there_were_stages_goes_on(tmp_path: Path, clock: 
     take_all(node)
     node.journal.close()
     with sqlite3.connect(tmp_path / "store" / "journal.sqlite") as db:
-        for later in ("feature", "judged", "day5", "audit"):
+        for later in ("feature", "judged", "day5", "audit", "command", "assessment", "time_zero"):
             db.execute(f"DROP TABLE {later}")
         db.execute(f"PRAGMA user_version = {BEFORE_FEATURES}")
     db.close()

@@ -1,8 +1,8 @@
 """What goes wrong in a rehearsal, well by well: a script, the same for every run. It draws nothing and judges nothing.
 
-What happens to the embryos themselves (arrest, direct and reverse cleavage) is in their lives, at the rates of the
-public tables; the troubles here are those of pictures, lamps and dishes, alone and in pairs. Hours are post
-insemination.
+What happens to the embryos themselves (arrest, direct and reverse cleavage) is in their lives: of those with a frame
+each hour at the rates of the public tables, of those with one each ten minutes in turn, so that a few of them hold
+each. The troubles here are those of pictures, lamps and dishes, alone and in pairs. Hours are post insemination.
 """
 
 from __future__ import annotations
@@ -11,10 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from monitor.simulator import Life
+
 WELLS = 12  # of one incubator
 FIRST_SEED = 970_000  # far from every embryo that a model is trained, tuned or tested on
 FIRST_H, LAST_H = 17.0, 132.0
 TEN_MIN_LAST_H = 72.0  # cleavages are over: what a finer cadence is asked about
+
+_NEXT_SEED = 980_000  # of those that are looked through for what is to happen
+_TURN = ("nothing", "direct", "nothing", "reverse", "direct second", "both")
 
 TroubleKind = Literal["dark", "blurred", "missing_planes", "lacking", "blank", "empty", "gap"]
 
@@ -60,12 +65,35 @@ class Scene:
 
 def script(embryos: int, ten_min: int = 0) -> list[Scene]:
     """`embryos` with a frame each hour, twelve to an incubator, and `ten_min` more with one each ten minutes."""
-    seeds = iter(range(FIRST_SEED, FIRST_SEED + embryos + ten_min))
+    seeds = iter(range(FIRST_SEED, FIRST_SEED + embryos))
     scenes = [_scene(number, size, seeds) for number, size in enumerate(_sizes(embryos), 1)]
+    chosen = _in_turn()
     for number, size in enumerate(_sizes(ten_min), 1):
-        wells = tuple(Well(well, next(seeds)) for well in range(1, size + 1))
+        wells = tuple(Well(well, next(chosen)) for well in range(1, size + 1))
         scenes.append(Scene(f"ten{number}", wells, 10.0, TEN_MIN_LAST_H))
     return scenes
+
+
+def _in_turn() -> Iterator[int]:
+    """Seeds of lives in which nothing, a direct or a reverse cleavage, one in the second cycle, or both happen."""
+    seed = _NEXT_SEED
+    while True:
+        for wanted in _TURN:
+            while _happens(Life.sample(seed)) != wanted:
+                seed += 1
+            yield seed
+            seed += 1
+
+
+def _happens(life: Life) -> str:
+    at = life.onsets_h
+    second = "t3" in at and "t5" in at and at["t5"] - at["t3"] < 5 and not life.direct_cleavage
+    reverse = any(ends_h - begins_h >= 1 for begins_h, ends_h in life.reverse_cleavage)
+    if life.frozen_after_h < TEN_MIN_LAST_H or (second and reverse):
+        return "something else"
+    if life.direct_cleavage:
+        return "both" if reverse else "direct"
+    return "direct second" if second else "reverse" if reverse else "nothing"
 
 
 def _sizes(embryos: int) -> list[int]:

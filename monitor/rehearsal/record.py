@@ -26,7 +26,7 @@ from monitor.clock import SystemClock
 from monitor.config import Engines, Incubator
 from monitor.metrics import Metrics
 from monitor.node import Source, build_node, load_models
-from monitor.rehearsal.cases import FIRST_H, Scene, TroubleKind, Well, script
+from monitor.rehearsal.cases import Scene, TroubleKind, Well, script
 from monitor.simulator import PLANES_UM, VirtualEmbryo
 from monitor.vocabulary import FileSeen, FocalStack, Moment, Place, PlaneFile, PlaneImage
 
@@ -113,7 +113,8 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     cv2.setNumThreads(asked.threads)
     loaded = load_models(Engines(stage=asked.stage, threads=asked.threads))
-    facts = {"first_h": FIRST_H, "engines": {one.manifest.name: one.manifest.graph.sha256 for one in loaded.serving}}
+    engines = {one.manifest.name: one.manifest.graph.sha256 for one in loaded.serving}
+    facts = {"embryos": asked.embryos, "ten_min": asked.ten_min, "engines": engines}
     (asked.out / "record.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     for scene in script(asked.embryos, asked.ten_min):
         path = asked.out / f"{scene.name}.{len(scene.wells)}.jsonl"

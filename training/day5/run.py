@@ -32,7 +32,8 @@ class Recipe:
 
     `schedule`: "poly" is (1 - share done)^.9 of I2CNet, "cosine" warms up and cools down, "plateau" multiplies the rate
     by .3 when the loss of `patience` looks has not fallen (Lockhart). `decay`: weight decay. `average`: the longest
-    memory of the averaged weights, 0 for the last weights themselves.
+    memory of the averaged weights, 0 for the last weights themselves. `minutes` are a core's, so that a busy machine
+    trains as long. `half`: products in bfloat16, twice as fast where the processor has them; weights stay float32.
     """
 
     optimizer: str = "adam"
@@ -45,6 +46,7 @@ class Recipe:
     seed: int = 0
     average: float = 0.995
     patience: int = 5
+    half: bool = False
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS or self.schedule not in ("poly", "cosine", "plateau"):
@@ -102,6 +104,8 @@ class Run:
     ) -> None:
         self.path, self.losses = path, path.with_name(f"{path.stem}-losses.csv")
         self.paper, self.network, self.config, self.recipe, self.about = paper, network, config, recipe, about
+        if recipe.half:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = Average(network, recipe.average)
         self.optimizer = _optimizer(network, recipe)
         self.step, self.spent_s = 0, 0.0
@@ -152,7 +156,8 @@ class Run:
             group["lr"] = rate
         self.network.train()
         torch.manual_seed(self.recipe.seed * 1_000_003 + self.step)  # dropout, too, is that of the step
-        loss, figure = loss_of(self.network, np.random.default_rng((self.recipe.seed, self.step)))
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.half):
+            loss, figure = loss_of(self.network, np.random.default_rng((self.recipe.seed, self.step)))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
@@ -174,7 +179,7 @@ class Run:
         self,
         loss_of: Loss,
         watched: Callable[[nn.Module], float] | None = None,
-        now: Now = time.monotonic,
+        now: Now = time.process_time,
         every_s: float = 20.0,
     ) -> None:
         """Train to the end of the recipe; a row of the CSV, a line and a checkpoint every `every_s` seconds.

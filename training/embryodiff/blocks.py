@@ -89,21 +89,31 @@ class WindowAttention(nn.Module):
     def forward(self, query_in: Tensor, value_in: Tensor, valid: Tensor) -> Tensor:
         """(B, T, query_in), (B, T, value_in), valid (B, T) 1 or 0 -> (B, T, C).
 
-        All pairs of frames are scored and those outside of the window masked: for a few hundred frames that is faster
-        than cutting windows, above all backwards.
+        Queries in chunks of a window's length, each against the two chunks that its windows can reach: work and memory
+        grow with T, not with its square.
         """
-        batch, frames = valid.shape
-        split = (batch, frames, self.heads, self.channels // self.heads)
-        told = (self.query(query_in), self.key(query_in), self.value(value_in))
-        query, key, value = (x.reshape(split).transpose(1, 2) for x in told)  # (B, heads, T, C / heads) each
-        scores = query @ key.transpose(2, 3) / sqrt(split[-1]) + self._band(frames)  # (B, heads, T, T)
-        weights = (scores + ((1.0 - valid) * MASKED)[:, None, None]).softmax(dim=-1)
-        return self.out((weights @ value).transpose(1, 2).reshape(batch, frames, -1))
+        (batch, frames), size = valid.shape, self.window
+        chunks = -(-frames // size)
+        spare = chunks * size - frames
+        query = functional.pad(self.query(query_in), (0, 0, 0, spare))
+        query = query.reshape(batch, chunks, size, self.heads, -1).transpose(2, 3)  # (B, chunks, heads, W, C / heads)
+        key, value = (self._reached(x, spare) for x in (self.key(query_in), self.value(value_in)))
+        seen = self._reached(valid.unsqueeze(-1), spare)[..., 0]  # (B, chunks, 2 W)
+        key, value = (x.unflatten(-1, (self.heads, -1)).transpose(2, 3) for x in (key, value))
+        scores = query @ key.transpose(3, 4) / sqrt(key.shape[-1]) + self._band()  # (B, chunks, heads, W, 2 W)
+        weights = (scores + ((1.0 - seen) * MASKED)[:, :, None, None]).softmax(dim=-1)
+        return self.out((weights @ value).transpose(2, 3).reshape(batch, chunks * size, -1)[:, :frames])
 
-    def _band(self, frames: int) -> Tensor:
-        """(heads, T, T): the bias of each distance, and a mask outside of the window."""
-        at = torch.arange(frames)
-        place = at[None, :] - at[:, None] + self.window - 1 - self.ahead
+    def _reached(self, x: Tensor, spare: int) -> Tensor:
+        """(B, T, C) -> (B, chunks, 2 W, C): what lies within reach of each chunk, zero beyond the ends."""
+        padded = functional.pad(x, (0, 0, self.window - self.ahead, self.ahead + spare))
+        chunks = padded.unflatten(1, (-1, self.window))
+        return torch.cat([chunks[:, :-1], chunks[:, 1:]], dim=2)
+
+    def _band(self) -> Tensor:
+        """(heads, W, 2 W): the bias of each distance within two chunks, and a mask outside of the window."""
+        at = torch.arange(2 * self.window)
+        place = at[None, :] - at[: self.window, None] - 1
         inside = (place >= 0) & (place < self.window)
         return self.distance[:, place.clamp(0, self.window - 1)] + torch.where(inside, 0.0, MASKED)
 

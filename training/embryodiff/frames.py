@@ -21,6 +21,7 @@ from monitor.vocabulary import PHASES
 from training.datasets.virtual import VirtualCrops
 from training.embryodiff.encoder import standardised
 from training.embryodiff.losses import UNLABELLED
+from training.embryodiff.restyle import Restyler
 from training.sim2real import crops as cutting
 from training.sim2real.augment import varied
 from training.sim2real.crops import Crops
@@ -28,7 +29,10 @@ from training.sim2real.labels import STAGE_OF, STAGES, generated
 
 Gray = npt.NDArray[np.uint8]
 
-PLANE_COUNTS = ((1, 0.6), (2, 0.2), (3, 0.12), (7, 0.08))  # of a batch: few, because the trunk runs on each
+PLANE_COUNTS = ((1, 0.76), (2, 0.12), (3, 0.07), (7, 0.05))  # of a batch: few, because the trunk runs on each
+EVEN_PHASES = 0.6  # of the frames: every phase of a stage is equally likely; 5, 6 and 7 cells pass soon
+# what the makers of `stagegen` call a picture; a blastocyst's phase they do not say
+_GENERATED_PHASES = {1: "t2", 2: "t4", 3: "t8", 4: "tM"}
 _NEAR_FOCUS = 22.0  # um, 1 SD: where a single recorded plane usually lies
 
 
@@ -84,11 +88,14 @@ def drawn_crops(crops: Crops) -> CropFrames:
 
 
 def generated_pictures(folder: Path) -> CropFrames:
-    """The first 30 pictures of each `stagegen` class: one plane, a merged stage, no phase (MIT, Presacan et al.)."""
+    """The first 30 pictures of each `stagegen` class (MIT, Presacan et al.): one plane, a merged stage, the phase that
+    the class stands for, so roughly that the loss should forgive its neighbours."""
     pictures = generated(folder, tune=True)
     pixels = np.stack([cutting.read_picture(picture.path) for picture in pictures])
     stages = np.array([picture.stage for picture in pictures], dtype=np.int64)
-    return CropFrames(pixels, stages, np.full(len(pictures), UNLABELLED, dtype=np.int64), (0,))
+    named = [_GENERATED_PHASES.get(stage) for stage in stages.tolist()]
+    phases = np.array([UNLABELLED if phase is None else PHASES.index(phase) for phase in named], dtype=np.int64)
+    return CropFrames(pixels, stages, phases, (0,))
 
 
 @dataclass(frozen=True)
@@ -102,30 +109,48 @@ class FrameBatch:
 
 
 class Picker:
-    """Draws frames of several sources with given shares; within a source every merged stage is equally likely."""
+    """Draws frames of several sources with given shares; within a source every merged stage is equally likely, and
+    often every phase of it."""
 
-    def __init__(self, sources: Sequence[tuple[Frames, float]]) -> None:
+    def __init__(self, sources: Sequence[tuple[Frames, float]], restyle: Restyler | None = None) -> None:
         self._sources = [source for source, _ in sources]
         total = sum(share for _, share in sources)
         self._shares = [share / total for _, share in sources]
-        self._by_stage = [
-            [own for stage in range(len(STAGES)) if len(own := np.flatnonzero(source.stages == stage))]
-            for source in self._sources
-        ]
+        self._groups = [_groups(source) for source in self._sources]
+        self._restyle = restyle
 
     def batch(self, size: int, rng: np.random.Generator) -> FrameBatch:
         """`size` frames, each with planes of its own choice and augmented."""
         rows, present, phases, stages = [], np.zeros((size, len(PLANES_UM)), np.float32), [], []
         for row, which in enumerate(rng.choice(len(self._sources), size, p=self._shares)):
-            source, groups = self._sources[which], self._by_stage[which]
-            index = int(rng.choice(groups[int(rng.integers(len(groups)))]))
+            source = self._sources[which]
+            index = self._picked(self._groups[which], rng)
             chosen = chosen_planes(source.planes_um, rng)
-            rows.append(varied(np.ascontiguousarray(source.picture(index)[chosen]), rng))  # (planes, 112, 112)
+            crop = varied(np.ascontiguousarray(source.picture(index)[chosen]), rng)  # (planes, 112, 112)
+            rows.append(crop if self._restyle is None else self._restyle(crop, rng))
             present[row, [PLANES_UM.index(source.planes_um[plane]) for plane in chosen]] = 1.0
             phases.append(int(source.phases[index]))
             stages.append(int(source.stages[index]))
         planes = torch.from_numpy(np.concatenate(rows)).unsqueeze(1)  # (N, 1, 112, 112)
         return FrameBatch(standardised(planes), torch.from_numpy(present), torch.tensor(phases), torch.tensor(stages))
+
+    @staticmethod
+    def _picked(groups: list[list[npt.NDArray[np.int64]]], rng: np.random.Generator) -> int:
+        stage = groups[int(rng.integers(len(groups)))]
+        if rng.random() < EVEN_PHASES:
+            return int(rng.choice(stage[int(rng.integers(len(stage)))]))
+        each = np.array([len(phase) for phase in stage])
+        return int(rng.choice(stage[int(rng.choice(len(stage), p=each / each.sum()))]))
+
+
+def _groups(source: Frames) -> list[list[npt.NDArray[np.int64]]]:
+    """Of each merged stage that the source has: the indices of each of its phases (an unknown phase is one too)."""
+    found = []
+    for stage in range(len(STAGES)):
+        own = np.flatnonzero(source.stages == stage)
+        if len(own):
+            found.append([own[source.phases[own] == phase] for phase in np.unique(source.phases[own])])
+    return found
 
 
 def chosen_planes(planes_um: tuple[int, ...], rng: np.random.Generator) -> list[int]:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from monitor.vocabulary import PHASES
+
 UNLABELLED = -100
 SEMANTIC, SMOOTH, BOUNDARY, DIFFUSION = 0.8, 0.3, 0.5, 1.0
 _TRUNCATED_AT = 4.0  # T-MSE: a real change of phase is not smoothed away
@@ -44,6 +46,23 @@ def cross_entropy(logits: Tensor, labels: Labels, smoothing: float = 0.05) -> Te
     )
     weights = labels.weights.flatten() * labels.known.flatten()
     return (each * weights).sum() / weights.sum().clamp(min=1e-6)
+
+
+def ordinal_targets(reach: float = 0.8, own: float = 0.8, uniform: float = 0.05) -> Tensor:
+    """(K, K) soft labels: `own` for the phase itself, `uniform` for all alike, the rest for its neighbours in order,
+    falling off by e for every `reach` phases: five cells called six are nearly right, five called one are not."""
+    number = torch.arange(len(PHASES), dtype=torch.float32)
+    apart = (number[:, None] - number[None, :]).abs()
+    beside = torch.exp(-apart / reach) * (apart > 0)
+    rest = 1.0 - own - uniform
+    return own * torch.eye(len(PHASES)) + uniform / len(PHASES) + rest * beside / beside.sum(1, keepdim=True)
+
+
+def ordinal_cross_entropy(logits: Tensor, phases: Tensor, targets: Tensor) -> Tensor:
+    """(N, K) logits against the soft labels (K, K) of (N,) phases; mean over those that are known, 0 without any."""
+    known = phases != UNLABELLED
+    each = -(targets[phases.clamp(min=0)] * logits.log_softmax(-1)).sum(-1)
+    return (each * known).sum() / known.sum().clamp(min=1)
 
 
 def smoothness(logits: Tensor, labels: Labels) -> Tensor:

@@ -24,9 +24,10 @@ from torch.nn import functional
 from monitor.simulator import PLANES_UM
 from monitor.vocabulary import PHASES
 from training.datasets.clock import Clock
-from training.datasets.virtual import TEST_SEEDS_FROM, VirtualCrops, drawing_digest, fill, seed_range
+from training.datasets.virtual import VALIDATION_SEEDS_FROM, VirtualCrops, drawing_digest, fill, seed_range
 from training.embryodiff import checkpoint as checkpoints
 from training.embryodiff import diffusion
+from training.embryodiff.bundled import read_bundled, thawed
 from training.embryodiff.checkpoint import Checkpoint
 from training.embryodiff.encoder import TRUNKS, EncoderConfig, FrameEncoder, start_trunk
 from training.embryodiff.features import Disturbance, SequenceMaker, Video, cached_video
@@ -41,30 +42,37 @@ from training.embryodiff.losses import (
     boundary_loss,
     cross_entropy,
     drawn_kinds,
+    ordinal_cross_entropy,
+    ordinal_targets,
     shown,
     smoothness,
 )
 from training.embryodiff.model import SMALL, EmbryoDiff, HeadConfig
 from training.embryodiff.model import Sequence as HeadSequence
+from training.embryodiff.restyle import Restyler
 from training.embryodiff.run import Recipe, Run
 from training.sim2real import crops as cutting
+from training.sim2real.augment import plain
 
-PHASE_WEIGHT, STAGE_WEIGHT = 0.7, 0.5  # of the encoder's two heads; only drawn frames know a phase
+PHASE_WEIGHT, STAGE_WEIGHT = 1.0, 0.4  # of the encoder's two heads
 SMOOTHING = 0.1
-STARTED_SHARE = 0.3  # of the rate, for a trunk that was trained before
 LAST_STEP_SHARE = 0.5  # of a batch: the step that production takes, from the fixed vector
 
 
-def encoder_loss(encoder: FrameEncoder, picker: Picker, size: int, rng: np.random.Generator) -> tuple[Tensor, float]:
-    """Cross-entropy of phases and merged stages, and the share of stages called right."""
+def encoder_loss(
+    encoder: FrameEncoder, picker: Picker, size: int, rng: np.random.Generator
+) -> tuple[Tensor, dict[str, float]]:
+    """Cross-entropy of phases and merged stages, and the shares called right."""
     batch = picker.batch(size, rng)
     phases, stages = encoder.classify(encoder.fuse_present(batch.planes, batch.present))
     loss = STAGE_WEIGHT * functional.cross_entropy(stages, batch.stages, label_smoothing=SMOOTHING)
-    if bool((batch.phases != UNLABELLED).any()):
-        loss = loss + PHASE_WEIGHT * functional.cross_entropy(
-            phases, batch.phases, label_smoothing=SMOOTHING, ignore_index=UNLABELLED
-        )
-    return loss, float((stages.argmax(1) == batch.stages).float().mean())
+    loss = loss + PHASE_WEIGHT * ordinal_cross_entropy(phases, batch.phases, ordinal_targets())
+    known = batch.phases != UNLABELLED
+    right = {
+        "stages_right": float((stages.argmax(1) == batch.stages).float().mean()),
+        "phases_right": float((phases.argmax(1) == batch.phases)[known].float().mean()),
+    }
+    return loss, right
 
 
 def head_loss(head: EmbryoDiff, given: HeadSequence, labels: Labels, rng: torch.Generator) -> dict[str, Tensor]:
@@ -120,7 +128,10 @@ def embryos_of(chosen: argparse.Namespace) -> list[VirtualCrops]:
 
 def frame_sources(chosen: argparse.Namespace) -> list[tuple[Frames, float]]:
     """Drawn embryos, the measuring classifier's crops, generated pictures: each with its share of a batch."""
-    sources: list[tuple[Frames, float]] = [(EmbryoFrames(embryos_of(chosen)), 1.0)]
+    embryos = embryos_of(chosen)
+    for seeds, clock in chosen.more:
+        embryos += embryos_of(argparse.Namespace(**{**vars(chosen), "seeds": seeds, "clock": clock}))
+    sources: list[tuple[Frames, float]] = [(EmbryoFrames(embryos), 1.0)]
     if chosen.crops:
         settings = cutting.Settings()
         for done in cutting.draw_all(chosen.crop_cache, chosen.crops, settings, chosen.workers):
@@ -131,23 +142,42 @@ def frame_sources(chosen: argparse.Namespace) -> list[tuple[Frames, float]]:
     return sources
 
 
+def restyler_of(chosen: argparse.Namespace) -> Restyler | None:
+    """With --restyle: spectra are borrowed from the generated pictures that may be trained on, if those are given."""
+    if not chosen.restyle:
+        return None
+    pictures = generated_pictures(Path(chosen.stagegen)).pixels if chosen.stagegen else np.zeros((0, 1, 1, 1), np.uint8)
+    return Restyler(np.array([plain(picture)[0] for picture in pictures], np.float32))
+
+
+def started_encoder(chosen: argparse.Namespace, picker: Picker) -> tuple[FrameEncoder, str]:
+    """A new encoder, one with a trunk trained before, or one read out of an exported pair; and which."""
+    if chosen.start and chosen.start.suffix == ".json":
+        bundled = read_bundled(chosen.start)
+        planes = torch.cat([picker.batch(32, np.random.default_rng((chosen.seed, 3, i))).planes for i in range(8)])
+        return thawed(bundled.encoder, planes).to(memory_format=torch.channels_last), bundled.origin
+    encoder = FrameEncoder(EncoderConfig(chosen.trunk)).to(memory_format=torch.channels_last)
+    if not chosen.start:
+        return encoder, ""
+    start_trunk(encoder, torch.load(chosen.start, map_location="cpu", weights_only=True)["average"])
+    return encoder, f"training.sim2real {chosen.start.parent.name}"
+
+
 def train_encoder(chosen: argparse.Namespace) -> Path:
     """Train, freeze, write `<name>-encoder.pt` and `<name>-frozen.pt`; the second one's path."""
-    picker = Picker(frame_sources(chosen))
+    picker = Picker(frame_sources(chosen), restyler_of(chosen))
     torch.manual_seed(chosen.seed)
-    encoder = FrameEncoder(EncoderConfig(chosen.trunk)).to(memory_format=torch.channels_last)
-    if chosen.start:
-        start_trunk(encoder, torch.load(chosen.start, map_location="cpu", weights_only=True)["average"])
-    share = STARTED_SHARE if chosen.start else 1.0
+    encoder, start = started_encoder(chosen, picker)
+    share = chosen.trunk_share if start else 1.0
     recipe = Recipe(chosen.minutes, chosen.lr or 1.5e-3, 0.02, chosen.batch or 48, chosen.seed, trunk_share=share)
-    told = {**_told(chosen), "crops": chosen.crops, "stagegen": bool(chosen.stagegen)}
-    told["start"] = f"training.sim2real {chosen.start.parent.name}" if chosen.start else ""
+    told = {**_told(chosen), "crops": chosen.crops, "stagegen": bool(chosen.stagegen), "start": start}
+    told |= {"more": [f"{seeds.start}:{seeds.stop}@{clock}" for seeds, clock in chosen.more]}
+    told["restyled"] = chosen.restyle
     run = Run(chosen.out / f"{chosen.name}-encoder.pt", encoder, recipe, told)
 
     def loss_of(network: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng((chosen.seed, 1, step))
-        loss, right = encoder_loss(network, picker, recipe.batch, rng)
-        return loss, {"stages_right": right}
+        return encoder_loss(network, picker, recipe.batch, rng)
 
     run.train(loss_of)
     path = chosen.out / f"{chosen.name}-frozen.pt"
@@ -183,9 +213,17 @@ def train_head(chosen: argparse.Namespace) -> Path:
     torch.manual_seed(chosen.seed)
     config = replace(SMALL if chosen.size == "small" else HeadConfig(), features=encoder.config.features)
     head = EmbryoDiff(replace(config, **VARIANTS[chosen.variant]))
+    start = ""
+    if chosen.start:
+        bundled = read_bundled(chosen.start)
+        if bundled.head.config != head.config:
+            raise ValueError(f"{chosen.start} holds a head of another size or kind than was asked for")
+        head.load_state_dict(bundled.head.state_dict())
+        start = bundled.origin
     size = chosen.batch or 8
     recipe = Recipe(chosen.minutes, chosen.lr or 1e-3, 0.01, size, chosen.seed, averaged=0.995, steps=chosen.steps)
     told = {**_told(chosen), "encoder": checkpoints.encoder_id(encoder), "disturbance": _plain(asdict(how))}
+    told["start"] = start
     run = Run(chosen.out / f"{chosen.name}-{chosen.variant}.pt", head, recipe, told)
 
     def loss_of(network: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -221,6 +259,13 @@ def _told(chosen: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def more_embryos(text: str) -> tuple[range, str]:
+    seeds, at, clock = text.partition("@")
+    if not at:
+        raise argparse.ArgumentTypeError(f"{text!r}: FIRST:END@CLOCK, as in 450:1800@segments:1:84")
+    return seed_range(seeds), clock
+
+
 def planes_from(text: str) -> tuple[int, ...]:
     planes = tuple(sorted(int(word) for word in text.split(",")))
     if not set(planes) <= set(PLANES_UM):
@@ -249,8 +294,15 @@ def parser() -> argparse.ArgumentParser:
     encoder.add_argument("--minutes", type=float, default=20.0)
     encoder.add_argument("--trunk", choices=sorted(TRUNKS), default="small")
     encoder.add_argument(
-        "--start", type=Path, help="checkpoint.pt of a one-plane training.sim2real run: starts the trunk"
+        "--start",
+        type=Path,
+        help="checkpoint.pt of a one-plane training.sim2real run (starts the trunk), or an exported pair's manifest",
     )
+    encoder.add_argument("--trunk-share", type=float, default=0.3, help="of the rate, for a trunk with a start")
+    encoder.add_argument(
+        "--more", type=more_embryos, action="append", default=[], help="FIRST:END@CLOCK: further embryos, repeatable"
+    )
+    encoder.add_argument("--restyle", action="store_true", help="textures change, see training.embryodiff.restyle")
     encoder.add_argument("--crops", type=int, default=0, help="embryos of training.sim2real's crops that join in")
     encoder.add_argument("--crop-cache", type=Path, default=Path("training/cache/sim2real"))
     encoder.add_argument("--crop-share", type=float, default=1.0, help="beside 1 for the drawn embryos' frames")
@@ -260,6 +312,7 @@ def parser() -> argparse.ArgumentParser:
     head.add_argument("--minutes", type=float, default=6.0)
     head.add_argument("--steps", type=int, default=0, help="so many steps in the place of minutes: for an ablation")
     head.add_argument("--encoder", help="name of the run whose frozen encoder is used; --name where not given")
+    head.add_argument("--start", type=Path, help="manifest of an exported pair: its head's weights")
     head.add_argument("--variant", choices=sorted(VARIANTS), default="causal")
     head.add_argument("--size", choices=("small", "paper"), default="small")
     head.add_argument("--frames", type=int, default=256, help="of a training sequence")
@@ -271,7 +324,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     chosen = parser().parse_args(arguments)
-    if chosen.seeds[-1] >= TEST_SEEDS_FROM - 100_000:
+    asked = [chosen.seeds, *(seeds for seeds, _ in getattr(chosen, "more", []))]
+    if max(seeds[-1] for seeds in asked) >= VALIDATION_SEEDS_FROM:
         print("--seeds must lie below 900000: validation and test embryos begin there", file=sys.stderr)
         return 2
     torch.set_num_threads(chosen.threads)

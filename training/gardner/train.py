@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import torch
 
@@ -41,8 +41,7 @@ def paper_of(chosen: argparse.Namespace) -> Paper:
     slides = Recipe("rmsprop", 1e-6, 0.0, "plateau", chosen.batch, 0, chosen.minutes, chosen.seed, average=0.0)
     short = Recipe("adamw", SMALL_LR, 0.02, "cosine", chosen.batch, 0, chosen.minutes, chosen.seed)
     recipe = slides if chosen.paper else short
-    if chosen.lr:
-        recipe = Recipe(**{**asdict(recipe), "lr": chosen.lr})
+    recipe = replace(recipe, lr=chosen.lr or recipe.lr, half=chosen.half)
     return Paper("gardner", make, asdict(config), config.input_px, config.expansions, VARIED, recipe)
 
 

@@ -91,6 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--side-px", type=int, default=128)
     parser.add_argument("--count", type=int, default=900, help="drawn squares to train on")
     parser.add_argument("--test-count", type=int, default=60, help="validation embryos to measure on")
+    parser.add_argument("--half", action="store_true", help="products in bfloat16")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, default=Path("training/cache"), help="drawn squares")
     parser.add_argument("--out", type=Path, default=Path("training/runs"), help="checkpoints, losses, table as JSON")
@@ -115,7 +116,7 @@ def _trained_rows(chosen: argparse.Namespace) -> dict[str, dict[str, float]]:
     whole = drawn_for_training(blastocysts.drawn(chosen.cache, moments, chosen.workers))
     pictures = [Shrunken(one, chosen.side_px) for one in whole]
     test = blastocysts.drawn(chosen.cache, blastocysts.validation_moments(chosen.test_count), chosen.workers)
-    recipe = Recipe(lr=SMALL_LR, steps=chosen.steps, minutes=chosen.minutes, seed=chosen.seed)
+    recipe = Recipe(lr=SMALL_LR, steps=chosen.steps, minutes=chosen.minutes, seed=chosen.seed, half=chosen.half)
     found = {}
     for number, (name, row) in enumerate(ROWS.items()):
         config = replace(row, input_px=chosen.side_px)

@@ -102,6 +102,13 @@ def looks_compared(network: I2CNet, drawn: list[Blastocyst]) -> dict[str, dict[s
     return {look: figures(counted(said, drawn_pictures(drawn, look))) for look in LOOKS}
 
 
+def crops_found(drawn: list[Blastocyst]) -> str:
+    """In how many of the drawn frames the monitor finds the blastocyst that is there."""
+    bodies = [one for one in drawn if one.moment.expansion]
+    found = sum(one.found.confidence > 0 for one in bodies)
+    return f"crop: {found} of {len(bodies)} blastocysts found ({100 * found / max(len(bodies), 1):.1f} %)"
+
+
 def shown_stills(stills: list[StillPicture]) -> Pictures:
     """Nothing is drawn by lot here: one plane, thrice."""
     for still in stills:
@@ -139,6 +146,7 @@ def _measured(network: I2CNet, chosen: argparse.Namespace) -> dict[str, dict[str
         }
     else:
         drawn = blastocysts.drawn(chosen.cache, blastocysts.test_moments(chosen.count), chosen.workers)
+        print(crops_found(drawn))
         found = looks_compared(network, drawn)
     for title, row in found.items():
         print(text(title, row))

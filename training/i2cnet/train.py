@@ -79,10 +79,11 @@ def parser() -> argparse.ArgumentParser:
     described.add_argument("--blasts", type=Path, help="folder of BlastsOnline: train on its 80 %% instead")
     described.add_argument("--count", type=int, default=900, help="drawn squares to train on")
     described.add_argument("--test-count", type=int, default=200, help="of the fixed virtual test embryos")
-    described.add_argument("--minutes", type=float, default=0.0, help="of training steps; 0: only --epochs counts")
+    described.add_argument("--minutes", type=float, default=0.0, help="of a core; 0: only --epochs counts")
     described.add_argument("--epochs", type=float, default=0.0, help="the paper's 2,000; 0: only --minutes counts")
     described.add_argument("--batch", type=int, default=8)
     described.add_argument("--lr", type=float, help=f"default: 1e-4 with --paper, else {SMALL_LR}")
+    described.add_argument("--half", action="store_true", help="products in bfloat16")
     described.add_argument("--seed", type=int, default=0)
     described.add_argument("--cache", type=Path, default=Path("training/cache"), help="drawn squares")
     described.add_argument("--out", type=Path, default=Path("training/runs"), help="checkpoint and losses")
@@ -121,6 +122,7 @@ def _trained(chosen: argparse.Namespace) -> int:
         steps=round(chosen.epochs * len(pictures) / chosen.batch),
         minutes=chosen.minutes,
         seed=chosen.seed,
+        half=chosen.half,
     )
     run = new_run(chosen.out / f"{chosen.name}.pt", config, recipe, about, chosen.resume)
     run.go(batch_loss(pictures, recipe.batch, PAPER_VARIED if chosen.paper else SMALL_VARIED, config))

@@ -43,7 +43,7 @@ def paper_of(chosen: argparse.Namespace) -> Paper:
         return network
 
     lr = chosen.lr or (1e-4 if chosen.paper else SMALL_LR)
-    recipe = Recipe("adamw", lr, 0.02, "cosine", chosen.batch, 0, chosen.minutes, chosen.seed)
+    recipe = Recipe("adamw", lr, 0.02, "cosine", chosen.batch, 0, chosen.minutes, chosen.seed, half=chosen.half)
     tasks = (chosen.only,) if chosen.only else ANSWERS
     return Paper("memebg", make, config.plain(), config.input_px, config.expansions, VARIED, recipe, tasks)
 

@@ -1,0 +1,61 @@
+"""Blastocysts in the order of their readings, held against a clinic's word of good or poor: to evaluate, on pictures.
+
+A reading has no such number and is told without one: this orders embryos whose outcome is known, to see whether the
+readings know it too. It refuses to know pictures, and to say what should be done with an embryo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engines.day5 import Grade
+from monitor.gardner import Criterion, Day5Reading
+from monitor.simulator.outlook import roc_auc
+
+POINTS = {Grade.A: 2.0, Grade.B: 1.0, Grade.C: 0.0}
+GOOD, POOR = "good", "poor"
+
+
+@dataclass(frozen=True)
+class Known:
+    """One embryo, the clinic's words (`3AA`) and its verdict ("good", "poor" or another), and the reading."""
+
+    embryo: str
+    words: str
+    quality: str
+    reading: Day5Reading
+
+
+def points_of(reading: Day5Reading) -> float:
+    """The expected expansion, and from expansion 3 on two points for A and one for B of each of ICM and TE; 0 where no
+    blastocyst is seen. What the graders disagree about is expected all the same."""
+    if reading.expansion is None:
+        return 0.0
+    expected = sum(one * p for one, p in reading.expansion.probabilities.items())
+    return float(expected + sum(_letter(one) for one in (reading.icm, reading.te) if one is not None))
+
+
+def _letter(one: Criterion[Grade]) -> float:
+    return sum(POINTS[grade] * p for grade, p in one.probabilities.items())
+
+
+def auc_of(known: Sequence[Known]) -> float | None:
+    """The share of pairs of a good and a poor one that their points put right; None without both."""
+    judged = [one for one in known if one.quality in (GOOD, POOR)]
+    good = np.array([one.quality == GOOD for one in judged])
+    if not good.any() or good.all():
+        return None
+    return roc_auc(np.array([points_of(one.reading) for one in judged]), good)
+
+
+def ordered(title: str, known: Sequence[Known]) -> str:
+    """A line for each, best first, and the AUC, for a terminal or a log."""
+    lines = [f"{title}: {len(known)} embryos"]
+    for one in sorted(known, key=lambda each: (-points_of(each.reading), each.embryo)):
+        lines.append(f"  {points_of(one.reading):5.2f}  {one.quality:<5} {one.embryo:<10} {one.reading.text()}")
+    auc = auc_of(known)
+    lines.append("  no AUC: it needs good and poor ones" if auc is None else f"  AUC of good against poor {auc:.2f}")
+    return "\n".join(lines)

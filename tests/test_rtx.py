@@ -1,0 +1,96 @@
+"""Every model read and built by NVIDIA's own parser and builder, without a GPU: TensorRT-RTX does both on a CPU.
+
+What is asserted is what the engine relies on: names, shapes, types, the one profile, and that a plan came of it. That
+a plan runs, and says what ONNX Runtime says, only a GPU can show: deploy/gpu-check.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.rtx
+trt = pytest.importorskip("tensorrt_rtx", reason="needs the extra rtx-check: make test-rtx")
+pytest.importorskip("onnx", reason="needs the extra rtx-check: make test-rtx")
+
+from engines import nvidia  # noqa: E402
+from engines.build import PROFILE  # noqa: E402
+from engines.device_memory import DeviceError, Port, Profile  # noqa: E402
+from engines.load import BUNDLED_MODELS, find_manifests  # noqa: E402
+from engines.manifest import Part, graph_path, read_manifest  # noqa: E402
+from engines.precision import ready_graph  # noqa: E402
+from engines.tensorrt_engine import check_ports  # noqa: E402
+from tests.tiny import GRAPH, write_tiny  # noqa: E402
+
+FULL_SIZE = Path(__file__).resolve().parents[1] / "build" / "models"  # where `make full-size` puts it, or a part of it
+MANIFESTS = [*find_manifests(BUNDLED_MODELS), *sorted(FULL_SIZE.glob("*.json"))]
+GRAPHS = [(path, index) for path in MANIFESTS for index in range(len(read_manifest(path).parts()))]
+
+
+def part_of(path: Path, index: int, compute: str | None = None) -> tuple[bytes, Part]:
+    """The graph made ready as its manifest says, or in the precision `compute`."""
+    manifest = read_manifest(path)
+    part = manifest.parts()[index]
+    if compute is not None:
+        part = Part(part.graph, part.spec, part.precision.model_copy(update={"compute": compute}))
+    return ready_graph(graph_path(path, manifest, part.graph), part.precision), part
+
+
+def ports(built: nvidia.Built) -> list[Port]:
+    sides = ((built.inputs, True), (built.outputs, False))
+    return [Port(name, shape[1:], dtype, inside) for told, inside in sides for name, (shape, dtype) in told.items()]
+
+
+@pytest.mark.parametrize(("path", "index"), GRAPHS, ids=[f"{path.stem}-{index}" for path, index in GRAPHS])
+def test_every_model_is_built_as_its_manifest_says(path: Path, index: int) -> None:
+    graph, part = part_of(path, index)
+    built = nvidia.build(graph, PROFILE, tf32=part.precision.compute == "fp16")
+    check_ports(part.spec, ports(built))
+    assert {shape[0] for shape, _ in (*built.inputs.values(), *built.outputs.values())} == {-1}, "the batch is open"
+    assert built.batches == dict.fromkeys(built.inputs, (1, PROFILE.best, PROFILE.most))
+    assert len(built.plan) > 10_000
+
+
+@pytest.mark.parametrize("compute", ["fp16", "fp32"])
+def test_the_other_precision_is_built_too(compute: str) -> None:
+    path = next(path for path in MANIFESTS if path.stem == "amsnet-small")
+    graph, part = part_of(path, 0, compute)
+    built = nvidia.build(graph, Profile(2, 4), tf32=False)
+    check_ports(part.spec, ports(built))  # in and out stay fp32, whatever is computed in between
+    assert (b"float16" in graph or len(graph) < 0.7 * path.with_suffix(".onnx").stat().st_size) == (compute == "fp16")
+
+
+def test_the_build_tells_its_phases_and_writes_nothing_where_nothing_is_timed(tmp_path: Path) -> None:
+    said: list[str] = []
+    nvidia.build(GRAPH, Profile(2, 4), False, tmp_path / "timing.cache", said.append)
+    assert any("steps)" in line for line in said) and not list(tmp_path.iterdir())
+
+
+def test_a_graph_that_is_none_is_refused_with_the_parsers_reason() -> None:
+    with pytest.raises(DeviceError, match=r"TensorRT does not read the graph: .+"):
+        nvidia.build(b"not a graph", PROFILE, False)
+
+
+def test_a_graph_the_builder_refuses_is_told_with_its_reason() -> None:
+    """Weights kept as whole numbers, not yet folded: the reason that graphs are made ready."""
+    path = next((path for path in MANIFESTS if path.stem == "embryodiff-small"), None)
+    if path is None:
+        pytest.skip("no bundled model keeps its weights as whole numbers")
+    manifest = read_manifest(path)
+    raw = graph_path(path, manifest, manifest.parts()[0].graph).read_bytes()
+    with pytest.raises(DeviceError, match=r"TensorRT does not build the plan: .*[Qq]uantized constant"):
+        nvidia.build(raw, PROFILE, False)
+
+
+def test_an_axis_that_is_open_beside_the_batch_is_refused(tmp_path: Path) -> None:
+    import onnx
+
+    model = onnx.load_model_from_string(GRAPH)
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "H"
+    with pytest.raises(DeviceError, match=r"input x is .*: only its batch may, and must, be open"):
+        nvidia.build(model.SerializeToString(), PROFILE, False)
+
+
+def test_the_runtime_names_its_flavour_and_version(tmp_path: Path) -> None:
+    assert f"tensorrt_rtx {trt.__version__}" == nvidia.RUNTIME and write_tiny(tmp_path).exists()
