@@ -253,6 +253,7 @@ def test_a_run_begun_from_an_export_is_the_very_network_that_was_exported(
     run = Run(RECIPE, TINY, pupils, Limits(4), tmp_path / "a.pt", first_weights=manifest)
     frames = torch.rand(1, 4, 3, 32, 32)
     torch.testing.assert_close(clip_of(frames, run.model), clip_of(frames, source.model), atol=1e-4, rtol=1e-4)
+    assert train._named(manifest) == "tiny 0.1.0" and train._named(tmp_path / "a.pt") == "a.pt"
     assert (run.kept.mean, run.kept.std) == (source.mean, source.std)
     assert run.kept.width_in_well_radii == 1.45
     block = run.model.res2[0].conv2

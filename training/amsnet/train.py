@@ -10,6 +10,7 @@ trained on, writes the checkpoint that export.py takes. Refuses to know ONNX and
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -113,6 +114,14 @@ def finish(run: Run, held_out: list[Pupil], begun_from: str | None = None) -> No
         print(f"{name} {value}")
 
 
+def _named(init: Path | None) -> str | None:
+    """First weights as a manifest tells of them: an export by its name and version, another file by its name."""
+    if init is None or init.suffix != ".json":
+        return init.name if init else None
+    told = json.loads(init.read_text())
+    return f"{told['name']} {told['version']}"
+
+
 def parser() -> argparse.ArgumentParser:
     """What the command line takes."""
     described = argparse.ArgumentParser(prog="python -m training.amsnet.train", description=__doc__.splitlines()[0])
@@ -192,7 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
         chosen.init,
     )
     run.go_on()
-    finish(run, held_out, chosen.init.name if chosen.init else None)
+    finish(run, held_out, _named(chosen.init))
     draw_curves(run.losses, run.path.with_name(f"{run.path.stem}-losses.png"))
     return 0
 
