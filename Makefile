@@ -6,7 +6,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PIP_WHEEL = $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --wheel-dir $(BUNDLE)/wheels
 PIP_DOWNLOAD = $(BIN)/python -m pip download --quiet --disable-pip-version-check --dest $(BUNDLE)/wheels
 
-.PHONY: demo test test-broker test-ops test-browser test-train test-slow check format bench bench-page bundle full-size load sim2real rehearsal clean
+.PHONY: demo test test-broker test-ops test-browser test-train test-slow check format bench bench-page bundle contract full-size load sim2real rehearsal clean
 
 demo: $(VENV)/.demo  ## six virtual embryos through five days, at high speed
 	$(BIN)/pellucid demo
@@ -41,6 +41,9 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+contract: $(VENV)/.dev  ## JSON Schemas, AsyncAPI document and samples below deploy/, from the node's own models
+	$(BIN)/python -m monitor.contract deploy
+
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -66,7 +69,7 @@ build/models/%.json: | $(VENV)/.train
 
 # for a machine like this one (Python, processor); for a Jetson from anywhere: make bundle FOR=jetson
 FOR ?= here
-EXTRAS ?=
+EXTRAS ?= web
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' monitor/__init__.py)
 BUNDLE = build/pellucid-$(VERSION)
 FOREIGN_jetson = --platform manylinux_2_28_aarch64 --platform manylinux2014_aarch64 --python-version 3.10 --only-binary=:all:
@@ -104,7 +107,7 @@ $(VENV)/.train: $(VENV)/.dev
 	touch $@
 
 $(VENV)/.rtx: $(VENV)/.train
-	$(PIP) -e '.[demo,train,rtx-check]'
+	$(PIP) -e '.[demo,web,train,rtx-check]'
 	touch $@
 
 # one round of measuring how real the drawing is: draws 1,200 embryos, trains 13 minutes, reads the tuning sets only

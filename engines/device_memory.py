@@ -8,7 +8,7 @@ model is, what a state is, and when anything runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -148,7 +148,6 @@ class Lacking:
     what: str
     remedy: str
     meant: bool = False
-    facts: tuple[str, ...] = field(default=())
 
     def __str__(self) -> str:
         return f"{self.what}: {self.remedy}"

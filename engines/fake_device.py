@@ -103,6 +103,7 @@ class FakeDevice:
         self._landing: list[tuple[Array, Array]] = []
         self.allocated_bytes = 0
         self.runs: list[int] = []
+        self.binds: list[int] = []
         self.ended = threading.Event()
 
     def check(self) -> None:
@@ -194,6 +195,7 @@ class FakeProgram:
             raise DeviceError(f"a batch of {rows}: the plan is for 1 to {self.most}")
         if len({id(buffer) for buffer in buffers.values()}) != len(self.ports):
             raise DeviceError("every tensor needs a buffer of its own")
+        self.device.binds.append(rows)
         return FakeLaunch(self, rows, buffers)
 
     def close(self) -> None:

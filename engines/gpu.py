@@ -17,12 +17,12 @@ from engines.device_memory import GpuFacts, Lacking, Toolkit
 NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 _CAPABILITY = (75, 76)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
 TENSORRT = ("tensorrt", "tensorrt_rtx")
+_EXTRA = "pip install 'pellucid[tensorrt]' (on a Jetson 'pellucid[jetson]'"
 _SOFTWARE = {
-    "TensorRT": (TENSORRT, "pip install 'pellucid[tensorrt]' (on Jetson: apt-get install python3-libnvinfer, and a "
-                           "venv with --system-site-packages; see deploy/jetson.md)"),
-    "pycuda": (("pycuda",), "pip install 'pellucid[tensorrt]' (it is compiled here: nvcc must be on the PATH)"),
-    "onnx": (("onnx",), "pip install 'pellucid[tensorrt]'"),
-}  # fmt: skip
+    "TensorRT": (TENSORRT, f"{_EXTRA}, and apt-get install python3-libnvinfer: deploy/jetson.md)"),
+    "pycuda": (("pycuda",), f"{_EXTRA}); it is compiled here, nvcc must be on the PATH"),
+    "onnx": (("onnx",), f"{_EXTRA})"),
+}
 
 
 def installed(name: str) -> bool:
@@ -77,8 +77,9 @@ def find_toolkit() -> Toolkit | Lacking:
     if isinstance(found, Lacking):
         return found
     try:
+        import engines.pycuda_device  # noqa: F401 - what does not load is to be told here, not in the first step
         from engines.nvidia import NvidiaToolkit
 
         return NvidiaToolkit(found)
     except Exception as fault:  # noqa: BLE001 - NVIDIA's packages raise what they like while they are imported
-        return Lacking(f"TensorRT does not load ({fault!r})", "install the version that fits this driver", meant=True)
+        return Lacking(f"TensorRT or pycuda does not load ({fault!r})", "install what fits this driver", meant=True)

@@ -17,7 +17,7 @@ from engines.bench import Clock, Goal, NotRun, Row, timed
 from engines.build import build_plan
 from engines.contract import Engine, EngineError, State
 from engines.device_memory import Profile, Say, Toolkit
-from engines.golden import STATE_RELATIVE, apart
+from engines.golden import STATE_RELATIVE, allowed, apart
 from engines.manifest import Manifest, Part, graph_path
 from engines.plans import PlanStore, key_of
 from engines.tensorrt_engine import TensorRtEngine
@@ -142,14 +142,15 @@ def _plan(
 
 
 def _contract(engine: TensorRtEngine, part: Part, manifest: Manifest) -> list[str]:
-    return contract_faults(engine, manifest.tolerance.absolute if part.precision.compute == "fp32" else FP16_CONTRACT)
+    fp32 = part.precision.compute == "fp32"
+    return contract_faults(engine, allowed(part, manifest.tolerance) if fp32 else FP16_CONTRACT)
 
 
 def _parity(
     name: str, engine: TensorRtEngine, reference: Engine, part: Part, manifest: Manifest
 ) -> tuple[list[Row], list[str]]:
     found = apart(engine, reference)
-    most = manifest.tolerance.absolute if part.precision.compute == "fp32" else part.precision.absolute
+    most = allowed(part, manifest.tolerance)
     relative = STATE_RELATIVE[part.precision.compute]
     rows = [
         Row(name, "outputs, apart from the CPU's", found.outputs, "", Goal("at most", most)),

@@ -44,12 +44,20 @@ class OnDevice:
         facts = toolkit.facts
         runtime = f"{facts.runtime} {part.precision.compute}, {facts.name}"
         try:
-            self._engine = self._thread.call(
-                lambda: TensorRtEngine(toolkit.open(), plan, part.spec, runtime), limits.load_s
-            )
+            self._engine = self._thread.call(lambda: self._opened(toolkit, plan, part, runtime), limits.load_s)
         except EngineError:
             self._thread.end()
             raise
+
+    @staticmethod
+    def _opened(toolkit: Toolkit, plan: bytes, part: Part, runtime: str) -> TensorRtEngine:
+        engine = TensorRtEngine(toolkit.open(), plan, part.spec, runtime)
+        try:
+            engine.bind_all()
+        except EngineError:
+            engine.close()
+            raise
+        return engine
 
     @property
     def spec(self) -> EngineSpec:

@@ -116,7 +116,7 @@ class Stability(_Strict):
 class Precision(_Strict):
     """How a graph runs on an accelerator. With "fp16", `fp32_operations` (ONNX's names) stay in fp32.
 
-    `absolute`: how far an output may lie from the CPU's with fp16 (with fp32: the manifest's `tolerance`).
+    `absolute`: how far an output may lie from the CPU's with fp16 (with fp32: `engines.golden.allowed`).
     """
 
     compute: Literal["fp16", "fp32"] = "fp16"

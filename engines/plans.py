@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,12 +51,17 @@ def key_of(part: Part, facts: GpuFacts, profile: Profile) -> PlanKey:
     return PlanKey(part.spec.name, part.graph.sha256, facts, part.precision, profile, RECIPE)
 
 
-def default_folder() -> Path:
-    """Where plans lie: systemd's CacheDirectory, else the user's cache."""
-    cache = os.environ.get("CACHE_DIRECTORY", "").partition(":")[0]
-    if cache:
-        return Path(cache) / "plans"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pellucid" / "plans"
+def default_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where plans lie: what systemd gives a service (CacheDirectory, else StateDirectory), else the user's cache."""
+    for given in ("CACHE_DIRECTORY", "STATE_DIRECTORY"):
+        if folder := environment.get(given, "").partition(":")[0]:
+            return Path(folder) / "plans"
+    if cache := environment.get("XDG_CACHE_HOME"):
+        return Path(cache) / "pellucid" / "plans"
+    try:
+        return Path.home() / ".cache" / "pellucid" / "plans"
+    except RuntimeError:  # a user without a home
+        return Path("/var/cache/pellucid/plans")
 
 
 class PlanStore:

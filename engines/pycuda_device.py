@@ -1,7 +1,8 @@
 """The device on NVIDIA's hardware: pycuda for memory and stream, TensorRT for programs. The only file with either.
 
-Written to what NVIDIA and pycuda document and to a probe of their interfaces; it has run on no GPU yet. It must be
-opened and closed in one thread. The primary context is shared with whatever else the process runs there.
+Written to what NVIDIA and pycuda document; its names are held against TensorRT-RTX by a test, its memory half has run
+against a played driver, and nothing of it on a GPU yet. It must be opened and closed in one thread. The primary context
+is shared with whatever else the process runs there.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable, Mapping
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from engines.contract import Array
 from engines.device_memory import Buffer, Device, DeviceError, Launch, Mark, PlanError, Port, Program
 from engines.nvidia import LOGGER, dtype_name, trt
 
+_TAKES_WORKSPACE = hasattr(trt.IExecutionContext, "set_device_memory")
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 Work = TypeVar("Work", bound=Callable[..., Any])
 
@@ -146,7 +148,7 @@ class TensorRtProgram:
     def context(self) -> Any:
         """An execution context over the shared workspace, where this version can share it."""
         engine, strategies = self._engine, getattr(trt, "ExecutionContextAllocationStrategy", None)
-        if strategies is None or not hasattr(engine, "device_memory_size_v2"):
+        if strategies is None or not hasattr(engine, "device_memory_size_v2") or not _TAKES_WORKSPACE:
             context = engine.create_execution_context()
         else:
             context = engine.create_execution_context(strategies.USER_MANAGED)
@@ -233,6 +235,7 @@ def address(buffer: Buffer) -> int:
     return buffer.address
 
 
+@cache
 def _driver() -> Any:
     return ctypes.CDLL("libcuda.so.1")  # pycuda has no calls for graphs
 

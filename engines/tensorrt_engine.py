@@ -20,11 +20,11 @@ import numpy as np
 
 from engines.arena import Arena, Floats, Row, frozen
 from engines.contract import Array, Arrays, EngineError, EngineSpec, HostState, State, Step, check_inputs
-from engines.device_memory import Buffer, Device, Launch, Mark, PlanError, Port
+from engines.device_memory import Buffer, Device, Launch, Mark, PlanError, Port, Program
 from engines.host import pack_state, unpack_state
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
-ARENA_BYTES = 2**30
+ARENA_BYTES = 2**28  # an embryo's frame comes every few minutes: a row that was pushed out costs one copy
 MOST_ROWS = 1024
 
 
@@ -90,15 +90,19 @@ class TensorRtEngine:
         self._device, self._spec, self.runtime, self.mirrored = device, spec, runtime, mirrored
         self._state_floats = math.prod(spec.state.shape)
         self._sets: dict[int, tuple[_Set, _Set]] = {}
+        self._buffers: list[Buffer] = []
         self._others: weakref.WeakKeyDictionary[State, Row] = weakref.WeakKeyDictionary()
         self._turn = 0
+        program: Program | None = None
         try:
-            self._program = device.load(plan)
-            check_ports(spec, self._program.ports)
-            row_bytes, most = max(4 * self._state_floats, 1), self._program.most
+            self._program = program = device.load(plan)
+            check_ports(spec, program.ports)
+            row_bytes, most = max(4 * self._state_floats, 1), program.most
             rows = min(MOST_ROWS, max(arena_bytes // row_bytes, 4 * most))
             self._arena = Arena(device, max(self._state_floats, 1), rows, 2 * most)
         except EngineError:
+            if program is not None:
+                program.close()
             device.close()
             raise
         self._sizes = tuple(size for size in SIZES if size <= most)
@@ -116,6 +120,11 @@ class TensorRtEngine:
     @property
     def free_rows(self) -> int:
         return self._arena.free
+
+    def bind_all(self) -> None:
+        """Every batch size now: the first use of a size may compile for seconds. Raises DeviceError."""
+        for size in self._sizes:
+            self._sets_of(size)
 
     def initial_state(self) -> State:
         return self._state(self._start)
@@ -137,11 +146,10 @@ class TensorRtEngine:
 
     def close(self) -> None:
         """Buffers, program and device, in that order."""
-        for pair in self._sets.values():
-            for one in pair:
-                for buffer in one.buffers.values():
-                    buffer.free()
         self._sets.clear()
+        for buffer in self._buffers:
+            buffer.free()
+        self._buffers.clear()
         self._arena.close()
         self._program.close()
         self._device.close()
@@ -171,7 +179,6 @@ class TensorRtEngine:
         finite = [True] * len(rows)
         for name, staging in one.host_inputs.items():
             piece = inputs[name][first : first + len(rows)]
-            staging[len(rows) :] = 0
             for index, value in enumerate(piece):
                 well = bool(np.isfinite(value).all())  # a kernel may swallow a NaN: a row that brings one has no answer
                 staging[index] = value if well else 0
@@ -209,14 +216,20 @@ class TensorRtEngine:
                 after[flight.first + index] = self._state(row)
 
     def _next_set(self, size: int) -> _Set:
+        self._turn += 1
+        return self._sets_of(size)[self._turn % 2]
+
+    def _sets_of(self, size: int) -> tuple[_Set, _Set]:
         if size not in self._sets:
             self._sets[size] = (self._new_set(size), self._new_set(size))
-        self._turn += 1
-        return self._sets[size][self._turn % 2]
+        return self._sets[size]
 
     def _new_set(self, size: int) -> _Set:
         device = self._device
-        buffers = {port.name: device.allocate(_bytes(port, size)) for port in self._program.ports}
+        buffers: dict[str, Buffer] = {}
+        for port in self._program.ports:
+            buffers[port.name] = device.allocate(_bytes(port, size))
+            self._buffers.append(buffers[port.name])  # at once: the next may find no room
         host = {port.name: device.page_locked((size, *port.shape), port.dtype) for port in self._program.ports}
         floats = host.pop("state", None)
         host.pop("state_next", None)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from monitor.alert import Acknowledged, Alert, AlertLimits, AlertState, AlertSubject, Evidence, WhyCleared
 from monitor.alert_rules import Alerts, Rule
-from monitor.alert_texts import TEXTS
+from monitor.alert_texts import OF_INCUBATOR, TEXTS
 
 UPDATE_EVERY_S = 3600.0
 FASTEST_CADENCE_MIN = 5.0  # between an incubator's frames
@@ -181,17 +181,15 @@ def end(
     why: WhyCleared = "run_ended",
 ) -> list[Alert]:
     """The last words about what stands open for a subject that is watched no longer."""
-    return [
-        _word(
-            AlertState.CLEARED,
-            _next(watching.open),
-            Signal(kind_of(slot), subject, None, "", None, at, TEXTS[kind_of(slot)], Evidence()),
-            rules.of(kind_of(slot)),
-            why,
-        )
-        for slot, watching in sorted(remembered.items())
-        if watching.open is not None
-    ]
+    words = []
+    for slot, watching in sorted(remembered.items()):
+        if watching.open is not None:
+            kind = kind_of(slot)
+            of_many = bool(watching.open.members)
+            text, rule = (OF_INCUBATOR[kind], rules.most_wells) if of_many else (TEXTS[kind], rules.of(kind))
+            signal = Signal(kind, subject, None, "", None, at, text, Evidence())
+            words.append(_word(AlertState.CLEARED, _next(watching.open), signal, rule, why))
+    return words
 
 
 # -- words that no number brings about ---------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from monitor.arguments import positive as _positive
 from monitor.cli_engines import add_engines
 from monitor.cli_journal import add_journal
 from monitor.cli_page import add_page
+from monitor.cli_replay import add_replay
 from monitor.cli_simulate import add_simulate
 from monitor.errors import ConfigError, EngineError, PellucidError
 
@@ -61,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_run_and_check(commands)
-    _add_replay(commands)
+    add_replay(commands)
     add_simulate(commands)
     add_engines(commands)
     add_page(commands)
@@ -94,25 +95,6 @@ def _add_run_and_check(commands: _Commands) -> None:
     check.add_argument("--config", type=Path, required=True)
     check.add_argument("--incoming", type=Path, help="tell how the files in this folder would be read")
     check.set_defaults(command=_check)
-
-
-def _add_replay(commands: _Commands) -> None:
-    command = commands.add_parser("replay", help="recorded frames through the same way: readings.jsonl")
-    command.add_argument("source", type=Path, nargs="+", help="a folder; its name becomes the incubator's")
-    command.add_argument("--out", type=Path, required=True)
-    command.add_argument("--layout", default="generic", help="a preset or a pattern (default: %(default)s)")
-    command.add_argument("--planes", type=_planes, help="um, for example -45,0,45 (default: those seen in SOURCE)")
-    command.add_argument("--hpi", type=float, help="hours post insemination of frames whose files do not tell it")
-    command.add_argument("--config", type=Path, help="take site, node, engines, alerts and limits from this file")
-    command.add_argument("--jobs", type=_positive, default=2, help="threads that decode (default: %(default)s)")
-    command.set_defaults(command=_replay)
-
-
-def _planes(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(sorted({int(part) for part in text.split(",")}))
-    except ValueError as fault:
-        raise argparse.ArgumentTypeError("planes are um with commas between, for example -45,0,45") from fault
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -162,42 +144,3 @@ def _check(arguments: argparse.Namespace) -> int:
     for finding in findings:
         print(finding)
     return 1 if any(finding.level == "error" for finding in findings) else 0
-
-
-def _replay(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from monitor.alert_rules import DEFAULTS
-    from monitor.clock import SystemClock
-    from monitor.config import Engines, read_config
-    from monitor.layouts import layout
-    from monitor.node import load_models
-    from monitor.replay import replay, sources
-
-    config = None if arguments.config is None else read_config(arguments.config)
-    layout(arguments.layout)
-    incubators = () if config is None else config.incubator
-    given = sources(arguments.source, arguments.layout, arguments.planes, arguments.hpi, incubators)
-    loaded = load_models(Engines() if config is None else config.engines)
-    names = {} if config is None else {"site": config.site.name, "node_name": config.site.node}
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("frames", total=None)
-        summary = replay(
-            given,
-            arguments.out,
-            loaded,
-            SystemClock(),
-            jobs=arguments.jobs,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-            rules=DEFAULTS if config is None else config.alerts,
-            **names,
-        )
-    new = ", ".join(f"{count} {outcome}" for outcome, count in sorted(summary.outcomes.items())) or "nothing new"
-    print(
-        f"{summary.lines} readings in {arguments.out / 'readings.jsonl'} ({new}; {summary.put_aside} files put aside), "
-        f"{summary.alerts} words about alerts in {arguments.out / 'alerts.jsonl'}"
-        + (f", {summary.events} events in {arguments.out / 'events.jsonl'}" if loaded.segmenter is not None else "")
-    )
-    return 0

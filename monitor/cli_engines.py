@@ -96,11 +96,12 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _equal(loaded: Loaded, engine: Engine) -> float:
     """What the contract calls equal: exactly so on the CPU; on a GPU kernels of another batch size round otherwise."""
+    from engines.golden import FP32_ABSOLUTE
     from engines.gpu_bench import FP16_CONTRACT
 
     if engine.runtime.startswith("onnxruntime"):
         return 0.0
-    return FP16_CONTRACT if "fp16" in engine.runtime else loaded.manifest.tolerance.absolute
+    return FP16_CONTRACT if "fp16" in engine.runtime else max(loaded.manifest.tolerance.absolute, FP32_ABSOLUTE)
 
 
 def _build(arguments: argparse.Namespace) -> int:

@@ -26,6 +26,7 @@ from monitor.command_body import COMMANDS, Name
 from monitor.errors import ConfigError
 from monitor.layouts import WORD, YEARS, Layout, layout
 from monitor.observe import Limits
+from monitor.retention import LEAST_DAYS
 
 PREFIX = "PELLUCID_"
 BUNDLED_STAGE = "embryodiff-small"  # serves beside the bundled AMSNet unless another is named, or none
@@ -186,7 +187,10 @@ class Mqtt(_Section):
 
 
 class Storage(_Section):
+    """`keep_days`: how long the journal keeps what it has told, at least six months; not given: for good."""
+
     path: Path
+    keep_days: int | None = Field(default=None, ge=LEAST_DAYS)
 
 
 class Engines(_Section):

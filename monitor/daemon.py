@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import zip_longest
 
 import monitor
@@ -26,11 +27,13 @@ from monitor.commands import Commands
 from monitor.config import Config
 from monitor.errors import EngineError, StorageError
 from monitor.imaging import Imaging
+from monitor.keeping import Keeping
+from monitor.lab import Lab
 from monitor.lookout import Lookout
 from monitor.metrics import Metrics
 from monitor.node import Node, Source, build_node
 from monitor.notify import Notifier
-from monitor.provenance import configuration
+from monitor.provenance import configuration, models
 from monitor.publish import Publisher, Reply
 from monitor.serving import Serving
 from monitor.share import LOOK_EVERY_S, LOOK_SOON_S, Share
@@ -85,6 +88,8 @@ class Daemon:
         )
         self.node.journal.configured(configuration(config), clock.now())
         self.imaging = Imaging(self.node.intakes, self.node.journal, metrics)
+        self._loaded, self._models = loaded, models(loaded)
+        self.lab = Lab(self.node.intakes, self.node.journal, metrics)
         self.root = f"pellucid/v1/{config.site.name}/{config.site.node}"
         self.publisher = Publisher(
             config.mqtt,
@@ -131,6 +136,14 @@ class Daemon:
             clock,
             self.boot_id,
             monitor.__version__,
+        )
+        self.keeping = Keeping(
+            self.node.journal,
+            self.node.alarms,
+            config.storage.keep_days,
+            clock,
+            self.node.pipeline.forget,
+            self._say_alerts,
         )
         self._engine_strikes = 0
         self._storage_faults = 0
@@ -214,7 +227,7 @@ class Daemon:
             if not self._stopping.is_set():
                 self._look(share, moved, lost)
         self._obey()
-        worked = self._advance() or self._work_on_day5()
+        worked = self._advance() or self._work_on_day5() or self._keep()
         self._look_out()
         self._publish()
         self._refresh()
@@ -287,6 +300,14 @@ class Daemon:
             self._say_alerts(alerts)
             given.answer.set_result(answer)
 
+    def _keep(self) -> bool:
+        """A slice of what is kept no longer goes; whether there may be more."""
+        try:
+            return not self._stopping.is_set() and self.keeping.turn()
+        except StorageError as fault:
+            self._storage_failed(fault)
+            return False
+
     def _look_out(self) -> None:
         try:
             self._say_alerts(self.lookout.look())
@@ -358,7 +379,7 @@ class Daemon:
 
     def _refresh(self) -> None:
         metrics, now = self._metrics, self._clock.now()
-        self.imaging.refresh()
+        self._refresh_indicators(now)
         self.serving.refresh()
         frames, oldest_frame_age_s = self.node.backlog(self._clock.monotonic())
         metrics.queue_depth.set(frames)
@@ -370,6 +391,17 @@ class Daemon:
         runs = self.node.journal.open_runs()
         for name in self.node.intakes:
             metrics.active_embryos.labels(name).set(runs.get(name, 0))
+
+    def _refresh_indicators(self, now: datetime) -> None:
+        """What the journal holds for good of pictures, outcomes and models."""
+        try:
+            self.imaging.refresh(now)
+            self.lab.refresh(now)
+            if (serving := models(self._loaded)) != self._models:  # a runtime may take another's place
+                self.node.journal.serves(serving, now)
+                self._models = serving
+        except StorageError as fault:
+            self._storage_failed(fault)
 
     def summary(self) -> str:
         """One line for the supervisor."""

@@ -38,3 +38,9 @@ class Fitting:
         """What qualifies an answer of a model that looks at the embryo only."""
         sure = how.crop is None or self.found.embryo_is_sure
         return frozenset() if sure else frozenset({"embryo_not_located"})
+
+    def embryo_ratio(self, how: Preprocess) -> float | None:
+        """The embryo's diameter, a share of the well's; None where nobody looks for it or it is not found for sure."""
+        if how.crop is None or not self.found.embryo_is_sure:
+            return None
+        return round(self.found.embryo.radius_px / self.found.well.radius_px, 3)

@@ -104,7 +104,8 @@ class Hearing:
             if key.startswith(f"embryo/{incubator}/") and kind in slots:
                 embryos[key] = slots[kind]
         own = self._of(of_incubator.key).get(kind, EMPTY)
-        return Wells(own, embryos, self._remembered.active(incubator) - len(self._gone))
+        gone = sum(key.startswith(f"embryo/{incubator}/") for key in self._gone)
+        return Wells(own, embryos, self._remembered.active(incubator) - gone)
 
     def _put(self, subject: AlertSubject, slot: str, after: Watching, word: Alert | None) -> list[Verdict]:
         if after == self._of(subject.key).get(slot, EMPTY) and word is None:

@@ -16,12 +16,14 @@ from monitor.vocabulary import FocalStack, Outcome, Reading
 
 
 class Imaging:
-    """The incubators of one node. At a start what the journal's readings say of drift is remembered."""
+    """The incubators of one node. What their first frames were like is kept in the journal once it is known, and stays
+    as it is from then on; at a start the last frames are remembered from the readings."""
 
     def __init__(self, incubators: Iterable[str], journal: Journal, metrics: Metrics) -> None:
-        self._metrics = metrics
+        self._metrics, self._journal = metrics, journal
         self._drifts = {name: remembered_drift(journal, name) for name in incubators}
         self._skews = {name: Skew() for name in self._drifts}
+        self._frozen = {name: journal.reference(name) is not None for name in self._drifts}
         self._moved = set(self._drifts)  # whose figures are to be told anew
 
     def told(self, reading: Reading, stack: FocalStack, now: datetime) -> None:
@@ -35,8 +37,12 @@ class Imaging:
             self._drifts[name].see(seen)
             self._moved.add(name)
 
-    def refresh(self) -> None:
-        """Tell the figures of the incubators that have new frames."""
+    def refresh(self, now: datetime) -> None:
+        """Tell the figures of the incubators that have new frames. Raises StorageError."""
+        for name in self._moved & self._frozen.keys():
+            if not self._frozen[name] and self._drifts[name].reference:
+                self._journal.freeze(name, self._drifts[name].reference, now)
+                self._frozen[name] = True
         while self._moved:
             name = self._moved.pop()
             for feature, figure in self._drifts[name].figures().items():
@@ -44,10 +50,11 @@ class Imaging:
 
 
 def remembered_drift(journal: Journal, incubator: str) -> Drift:
-    """The drift as it was when the node stopped, from the numbers that stand in the readings."""
-    earliest = journal.earliest_readings(incubator, BASELINE_FRAMES)
-    drift = Drift(seen for reading in earliest if (seen := seen_in(reading)) is not None)
-    for reading in journal.latest_readings(incubator, RECENT_FRAMES):
+    """The drift as it was when the node stopped, from its reference and the numbers that stand in the readings."""
+    reference = journal.reference(incubator)
+    earliest = () if reference else journal.earliest_readings(incubator, BASELINE_FRAMES)
+    drift = Drift((seen for reading in earliest if (seen := seen_in(reading)) is not None), reference)
+    for reading in journal.latest_readings(incubator, RECENT_FRAMES + 1):  # the one before tells an interval
         if (seen := seen_in(reading)) is not None:
             drift.recall(seen)
     return drift

@@ -113,8 +113,12 @@ class Intake:
             if plane is not None:
                 refuse_the_future(plane, self._clock.now())
         except FrameError as fault:
-            return fault
-        return plane
+            return None if self._is_of_old(file.mtime) else fault
+        return None if plane is None or self._is_of_old(plane.moment.at or file.mtime) else plane
+
+    def _is_of_old(self, at: datetime) -> bool:
+        """From before what the journal keeps: it was told in its time, and its rows are gone."""
+        return self._journal.kept_since is not None and at < self._journal.kept_since
 
     def _add(self, found: list[Found]) -> list[tuple[FileSeen, FrameError]]:
         """Hand the planes to the assembler; the files that are none, each with the reason."""

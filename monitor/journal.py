@@ -8,8 +8,7 @@ names their digests. It knows no engine, no broker and no folder, only rows.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -17,62 +16,24 @@ from monitor.alert import Alert, AlertState
 from monitor.alert_table import AlertTable, Verdict, alert_topic
 from monitor.audit import KEPT_ELSEWHERE, Audit
 from monitor.blind import Blind, withheld
-from monitor.command_body import Answer, Assess
-from monitor.command_table import CommandTable
 from monitor.database import Database
 from monitor.day5_table import Day5Table, Worked
+from monitor.entry import Deed, Entry, Recorded
 from monitor.event import Event, event_topic
-from monitor.feature_table import FeatureRow, FeatureTable
+from monitor.feature_table import FeatureTable
 from monitor.file_table import FileRecord, FileTable, FrameOf
+from monitor.journal_reads import JournalReads, dump
 from monitor.last_frames import LastFrames
 from monitor.outbox_table import OutboxTable, reading_topic
+from monitor.outcome_table import OutcomeTable
+from monitor.retention import Pruned, Retention
 from monitor.runs import Run
-from monitor.vocabulary import Moment, Place, Reading
+from monitor.vocabulary import Place, Reading
+
+__all__ = ["Deed", "Entry", "Journal", "Recorded"]
 
 
-@dataclass(frozen=True)
-class Entry:
-    """What one frame adds: the run as it leaves it, its reading (None: nothing new), files, new state digests, what the
-    stage model was told of it, and its hours since the run's first frame (None: not known)."""
-
-    run: Run
-    ended: tuple[Run, str] | None
-    reading: Reading | None
-    moment: Moment
-    files: tuple[FileRecord, ...]
-    states: dict[str, str]
-    complete_at: datetime | None
-    verdicts: tuple[Verdict, ...] = ()
-    features: tuple[FeatureRow, ...] = ()
-    elapsed_h: float | None = None
-
-
-@dataclass(frozen=True)
-class Deed:
-    """What a command changes. `audit`: what was said and what came of it; `answered`: the sender's id, the digest of
-    what it stood on, and the answer; `assessed`: of whom, at which reading, and what."""
-
-    subject: str
-    audit: Mapping[str, object]
-    answered: tuple[str, str, Answer] | None = None
-    verdicts: tuple[Verdict, ...] = ()
-    ended: Run | None = None
-    assessed: tuple[Run, str | None, Assess] | None = None
-    time_zero: tuple[Run, datetime] | None = None
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """What a transaction made true: readings and alerts as they will be told (with `seq`), in order; and the digests of
-    states and of day-5 pictures that no row names any more."""
-
-    readings: list[Reading]
-    alerts: list[Alert]
-    freed: set[str]
-    freed_overlays: set[str] = field(default_factory=set)
-
-
-class Journal:
+class Journal(JournalReads):
     """One writer. `boot_id` stands in every reading recorded in this life; None (a replay) records no outbox rows.
     `blind_first`: what the models say of an embryo is not sent before it was assessed (`monitor.blind`).
 
@@ -82,12 +43,14 @@ class Journal:
     def __init__(self, folder: Path, boot_id: str | None, blind_first: bool = False) -> None:
         self._boot_id = boot_id
         self._database = Database(folder)
-        self._db = self._database.connection
+        super().__init__(self._database)
         self.audit = Audit(self._db)
+        self.outcomes = OutcomeTable(self._database, self.audit)
+        self._retention = Retention(self._database, self.audit)
+        self.kept_since = self._retention.since()  # read by other threads: what is older is no news
         self.alerts = AlertTable(self._database)
         self.files = FileTable(self._database)
         self.features = FeatureTable(self._database)
-        self.commands = CommandTable(self._database)
         self.blind = Blind(blind_first and boot_id is not None, self.commands.is_assessed)
         self.outbox = OutboxTable(self._database, self.alerts, self.blind)
         self.last_frames = LastFrames(self._database)
@@ -237,16 +200,65 @@ class Journal:
             self.audit.append("start", "start", {**facts, "boot_id": self._boot_id}, now)
             self.audit.append_change("models", "models", models, now)
 
+    def serves(self, models: Mapping[str, object], now: datetime) -> None:
+        """What models serve, where it is not what it was: a runtime has taken another's place. Raises StorageError."""
+        with self._database.transaction():
+            self.audit.append_change("models", "models", models, now)
+
     def configured(self, config: Mapping[str, object], now: datetime) -> None:
         """What the operator has set, where it is not what it was. Raises StorageError."""
         with self._database.transaction():
             self.audit.append_change("config", "config", config, now)
+
+    def freeze(self, incubator: str, reference: Mapping[str, tuple[float, float]], now: datetime) -> None:
+        """What an incubator's first frames were like, for good. Raises StorageError."""
+        with self._database.transaction():
+            value = {feature: list(numbers) for feature, numbers in reference.items()}
+            self.audit.append_change("reference", f"reference/{incubator}", value, now)
+
+    def freeze_predictions(self, incubator: str, model: str, reference: dict[str, list[float]], now: datetime) -> None:
+        """What a model predicted of an incubator's first embryos, for good. Raises StorageError."""
+        with self._database.transaction():
+            self.outcomes.freeze(incubator, model, reference, now)
+
+    def reference(self, incubator: str) -> dict[str, tuple[float, float]] | None:
+        """As it was frozen; None before."""
+        last = self.audit.last(f"reference/{incubator}")
+        if last is None:
+            return None
+        return {feature: (middle, unit) for feature, (middle, unit) in json.loads(last.body)["value"].items()}
 
     def seal(self, now: datetime) -> None:
         """A clean stop: the digest of every row that no embryo's own row covers, so that until the next start the whole
         file is held. Raises StorageError."""
         with self._database.transaction():
             self.audit.append("stop", "start", {"boot_id": self._boot_id, "rest": self.audit.rest()}, now)
+
+    def silent_runs(self, before: datetime) -> list[Run]:
+        """Open runs of which nothing was recorded since."""
+        names = set(self._retention.silent_runs(before))
+        query = "SELECT DISTINCT incubator, dish, well FROM run WHERE ended IS NULL"
+        places = [Place(*row) for row in self._db.execute(query).fetchall()] if names else []
+        return [run for place in places for run in self.runs(place) if run.embryo_id in names and run.ended is None]
+
+    def expire(self, run: Run, verdicts: Sequence[Verdict], now: datetime) -> Recorded:
+        """End a run of which nothing has come for longer than anything is kept. Raises StorageError."""
+        with self._database.transaction():
+            freed, overlays = self._end_run(run, "expired", now), self.day5.end(run.embryo_id)
+            words = self._put_verdicts(verdicts, None, now)
+            self._audit_end(run, "expired", now)
+            self._audit_words(words, now)
+            freed = {digest for digest in freed if not self._named(digest)}
+            overlays = {digest for digest in overlays if not self.day5.named(digest)}
+        return Recorded([], words, freed, overlays)
+
+    def prune(self, before: datetime, now: datetime) -> Pruned | None:
+        """Remove a slice of what was recorded before; None where nothing is left to go. Raises StorageError."""
+        with self._database.transaction():
+            pruned = self._retention.prune(before, now)
+        if pruned is not None:
+            self.kept_since = before
+        return pruned
 
     def _adopt(self, now: datetime) -> None:
         """Rows from before there was an audit: their digests as they are now."""
@@ -288,6 +300,7 @@ class Journal:
     def _audit_end(self, run: Run, reason: str, now: datetime) -> None:
         body = {"why": reason, "standing": self.audit.standing(run.embryo_id)}
         self.audit.append("run_ended", f"embryo/{run.embryo_id}", body, now)
+        self.outcomes.end(run.place.incubator, run.embryo_id, now)
 
     def _files_of(self, frames: Iterable[FrameOf]) -> dict[str, str]:
         return {"/".join(frame): self.audit.files(frame) for frame in frames}
@@ -305,7 +318,7 @@ class Journal:
             "insemination = excluded.insemination, spent = excluded.spent, unconfirmed = excluded.unconfirmed",
             (
                 *(run.embryo_id, run.place.incubator, run.place.dish, run.place.well, run.first.slide),
-                *(_dump(run.first), _dump(run.latest), run.first.order, run.stepped_order, run.stepped_h),
+                *(dump(run.first), dump(run.latest), run.first.order, run.stepped_order, run.stepped_h),
                 *(run.insemination and run.insemination.isoformat(), run.spent, run.unconfirmed, run.ended),
             ),
         )
@@ -370,112 +383,3 @@ class Journal:
             if cleared:  # the last word is heard by whoever listens; then the topic is empty
                 self.outbox.put("clear", topic, None, True, None, now)
         return words
-
-    def _is_open(self, embryo_id: str) -> bool:
-        row = self._db.execute("SELECT ended FROM run WHERE embryo_id = ?", (embryo_id,)).fetchone()
-        return row is not None and row[0] is None
-
-    # -- what is known -------------------------------------------------------------------------------------------------
-
-    def runs(self, place: Place) -> list[Run]:
-        """The runs in a well, oldest first."""
-        stated = self.commands.time_zeros(place.incubator, place.dish, place.well)
-        rows = self._db.execute(
-            "SELECT embryo_id, first, latest, stepped_order, stepped_h, insemination, spent, unconfirmed, ended "
-            "FROM run WHERE incubator = ? AND dish = ? AND well = ? ORDER BY number",
-            (place.incubator, place.dish, place.well),
-        )
-        return [
-            Run(
-                embryo_id=embryo_id,
-                place=place,
-                first=_load(first),
-                latest=_load(latest),
-                stepped_order=stepped_order,
-                stepped_h=stepped_h,
-                insemination=insemination and datetime.fromisoformat(insemination),
-                spent=bool(spent),
-                unconfirmed=bool(unconfirmed),
-                ended=ended,
-                stated=stated.get(embryo_id),
-            )
-            for embryo_id, first, latest, stepped_order, stepped_h, insemination, spent, unconfirmed, ended in rows
-        ]
-
-    def latest_reading(self, embryo_id: str, frame_key: str) -> Reading | None:
-        """The last revision of a frame's reading."""
-        row = self._db.execute(
-            "SELECT body FROM reading WHERE embryo_id = ? AND frame_key = ? ORDER BY revision DESC LIMIT 1",
-            (embryo_id, frame_key),
-        ).fetchone()
-        return None if row is None else Reading.model_validate_json(row[0])
-
-    def newest_reading(self, embryo_id: str) -> str | None:
-        """The id of the reading that stands in the embryo's topic."""
-        row = self._db.execute("SELECT latest_reading FROM run WHERE embryo_id = ?", (embryo_id,)).fetchone()
-        return None if row is None else row[0]
-
-    def earliest_readings(self, incubator: str, limit: int) -> list[Reading]:
-        """The first revisions of an incubator's earliest frames, in order of time (or of frame number).
-
-        They are found in the index; only `limit` bodies are read. Its first `limit` embryos are looked at.
-        """
-        return self._readings(
-            "SELECT embryo_id, frame_key FROM reading WHERE revision = 1 AND embryo_id IN "
-            "(SELECT embryo_id FROM run WHERE incubator = ? ORDER BY number LIMIT ?) "
-            "ORDER BY length(frame_key), frame_key LIMIT ?",
-            (incubator, limit, limit),
-        )
-
-    def latest_readings(self, incubator: str, each: int) -> list[Reading]:
-        """The first revisions of the last `each` frames of every open run; of one run oldest first."""
-        runs = self._db.execute("SELECT embryo_id FROM run WHERE incubator = ? AND ended IS NULL", (incubator,))
-        back = (
-            "SELECT embryo_id, frame_key FROM reading WHERE revision = 1 AND embryo_id = ? "
-            "ORDER BY length(frame_key) DESC, frame_key DESC LIMIT ?"
-        )
-        found = [self._readings(back, (embryo_id, each)) for (embryo_id,) in runs.fetchall()]
-        return [reading for of_run in found for reading in reversed(of_run)]
-
-    def _readings(self, names: str, values: tuple[object, ...]) -> list[Reading]:
-        """The first revisions of frames that a query names by embryo and key: all of it stands in one index."""
-        rows = self._db.execute(names, values).fetchall()
-        of_frame = "SELECT body FROM reading WHERE embryo_id = ? AND frame_key = ? AND revision = 1"
-        return [Reading.model_validate_json(self._db.execute(of_frame, row).fetchone()[0]) for row in rows]
-
-    def bodies(self) -> Iterator[str]:
-        """Every reading's JSON text: per embryo, in order of frame and revision."""
-        rows = self._db.execute(
-            "SELECT r.body FROM reading r JOIN run ON run.embryo_id = r.embryo_id "
-            "ORDER BY r.incubator, r.dish, r.well, run.slide, run.first_order, run.number, r.frame_order, r.revision"
-        )
-        return (body for (body,) in rows)
-
-    def state_digest(self, embryo_id: str, model: str) -> str | None:
-        row = self._db.execute(
-            "SELECT digest FROM state WHERE embryo_id = ? AND model = ?", (embryo_id, model)
-        ).fetchone()
-        return None if row is None else str(row[0])
-
-    def state_digests(self) -> set[str]:
-        """Those that are still needed: an earlier version kept the rows of ended runs."""
-        rows = self._db.execute("SELECT digest FROM state JOIN run USING (embryo_id) WHERE run.ended IS NULL")
-        return {digest for (digest,) in rows}
-
-    def _named(self, digest: str) -> bool:
-        return self._db.execute("SELECT 1 FROM state WHERE digest = ? LIMIT 1", (digest,)).fetchone() is not None
-
-    def open_runs(self) -> dict[str, int]:
-        """incubator -> how many embryos lie in it."""
-        rows = self._db.execute("SELECT incubator, COUNT(*) FROM run WHERE ended IS NULL GROUP BY incubator")
-        return dict(rows.fetchall())
-
-
-def _dump(moment: Moment) -> str:
-    at, file_at = (time and time.isoformat() for time in (moment.captured_at, moment.file_at))
-    return json.dumps([at, moment.run, moment.hours, moment.slide, file_at])
-
-
-def _load(text: str) -> Moment:
-    at, run, hours, slide, file_at = json.loads(text)
-    return Moment(at and datetime.fromisoformat(at), run, hours, slide, file_at and datetime.fromisoformat(file_at))

@@ -64,6 +64,21 @@ class Metrics:
             "input_drift", "How many standard deviations of its first frames an incubator's pictures lie from them.",
             "incubator", "feature"
         )  # fmt: skip
+        self.blastocyst_share = gauge(
+            "blastocyst_share", "Share of an incubator's last embryos that became blastocysts, of those of which it is "
+            "known.", "incubator"
+        )  # fmt: skip
+        self.blastocyst_predicted = gauge(
+            "blastocyst_predicted", "Mean probability of blastocyst predicted of these embryos, by the day of the "
+            "check.", "incubator", "day"
+        )  # fmt: skip
+        self.outcomes_known = gauge(
+            "outcomes_known", "How many of an incubator's last embryos that share is of.", "incubator"
+        )
+        self.prediction_drift = gauge(
+            "prediction_drift", "How far the last predictions are spread otherwise than the first (0 alike, 1 wholly "
+            "apart), by the day of the check.", "incubator", "day"
+        )  # fmt: skip
         self.active_embryos = gauge("active_embryos", "Embryos with an open run.", "incubator")
         self.queue_depth = gauge("queue_depth", "Frames seen and not yet journalled.")
         self.queue_oldest = gauge("queue_oldest_age_seconds", "How long the oldest of them has waited.")

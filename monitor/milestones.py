@@ -17,6 +17,7 @@ from monitor.vocabulary import PHASES, Stage
 Values = dict[str, float | int | str | None]
 
 NOT_LATE = -9.0  # far below every limit: a stage from which nothing more is waited for
+WAVERS = 0.25  # of the raw posterior at or beyond the stage that is waited for
 BLASTOCYST = ("tB", "tEB", "tHB")
 # cycle -> where it begins and ends: in the first of these that was seen, for a phase may hide between two frames
 CYCLES = {"cc2": (("t2",), ("t3", "t4")), "cc3": (("t3", "t4"), ("t5", "t6"))}
@@ -36,12 +37,18 @@ def lateness(stage: Stage, hpi: float | None) -> Said:
 
     Both clocks must say so: the hour post insemination, and the time since an earlier onset. An embryo that was slow
     from the start is late by the first only, one that is early by the second only. The present stage is the further of
-    both labels, and where stages are often passed over the more patient of the next two decides.
+    both labels, and where stages are often passed over the more patient of the next two decides. Nothing is said while
+    the raw posterior leaves room for the next stage: a model that wavers between two has not seen an embryo stand
+    still.
     """
     now = max(stage.live, stage.revised, key=PHASES.index)
     if PHASES.index(now) >= PHASES.index("tB"):
         return Said(NOT_LATE, {"stage": now})
-    measures = [_late_for(stage, now, later, hpi) for later in followers(now)]
+    waited_for = followers(now)
+    beyond = sum(p for phase, p in stage.probabilities.items() if PHASES.index(phase) >= PHASES.index(waited_for[0]))
+    if beyond >= WAVERS:
+        return Said(None, {"stage": now})
+    measures = [_late_for(stage, now, later, hpi) for later in waited_for]
     known = [one for one in measures if one.value is not None]
     if not known or len(known) < len(measures):
         return Said(None, {"stage": now})

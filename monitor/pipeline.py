@@ -32,12 +32,13 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Judged:
     """What the engines made of one frame: the judgement, the memory to keep (None: as it was), what qualifies it, and
-    what the stage model is to keep (None: there is none)."""
+    what the stage model is to keep (None: there is none); how large the embryo is in its well."""
 
     judgement: Judgement
     memory: SegmentMemory | None
     flags: frozenset[str] = frozenset()
     staged: Staged | None = None
+    embryo_ratio: float | None = None
 
 
 class Pipeline:
@@ -134,7 +135,12 @@ class Pipeline:
             if answer.failed:
                 self._count_failure("not_finite")
         return [
-            Judged(Judgement(answer), None if new is old else new, fitting.flags(self._preprocess))
+            Judged(
+                Judgement(answer),
+                None if new is old else new,
+                fitting.flags(self._preprocess),
+                embryo_ratio=fitting.embryo_ratio(self._preprocess),
+            )
             for old, new, answer, fitting in zip(memories, after, answers, fittings, strict=True)
         ]
 
@@ -146,7 +152,7 @@ class Pipeline:
             lost = self._memory.lost_flag(visit.run.embryo_id) if judged is not None else None
             extra = (judged.flags if judged else frozenset()) | ({lost} if lost else set())
             day5 = self._journal.day5.of(visit.run.embryo_id)
-            reading = make_reading(visit, judgement, self._speaker, extra_flags=extra, day5=day5)
+            reading = make_reading(_sized(visit, judged), judgement, self._speaker, extra_flags=extra, day5=day5)
         changed = None if judged is None else judged.memory
         states = {} if changed is None else {self._model: self._memory.save(changed)}
         staged = None if judged is None else judged.staged
@@ -174,6 +180,15 @@ class Pipeline:
             self._stages.forget(visit.ended[0].embryo_id)
         if self._stages is not None and judged is not None and judged.staged is not None:
             self._stages.keep(visit.run.embryo_id, judged.staged)
+
+
+def _sized(visit: Visit, judged: Judged | None) -> Visit:
+    """The visit with the embryo's size among what was measured, where it was looked for."""
+    measured = visit.observation.measured
+    if judged is None or judged.embryo_ratio is None or measured is None:
+        return visit
+    measured = measured.model_copy(update={"embryo_ratio": judged.embryo_ratio})
+    return replace(visit, observation=replace(visit.observation, measured=measured))
 
 
 def _records(frame: Assembled, embryo_id: str) -> tuple[FileRecord, ...]:

@@ -84,6 +84,11 @@ def sources(
     return list(found.values())
 
 
+def as_configured(incubators: Sequence[Incubator]) -> list[Source]:
+    """The incubators under their own names, as they lie: what is there is there."""
+    return [Source(one.model_copy(update={"stable_s": 0.0, "deadline_s": 0.0})) for one in incubators]
+
+
 def planes_seen(folder: Path, layout_name: str) -> tuple[int, ...]:
     """The planes of a folder in um: those in its files' names; of stacks, the usual seven or the only one.
 

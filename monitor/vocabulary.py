@@ -170,13 +170,15 @@ class Measured(Body):
     """What a picture shows, in the interior of the well, all of one plane: the sharpest (`sharpest_plane_um`).
 
     `mean_gray`: brightness, 0 to 255. `contrast_gray`: how far gray varies over some 4 um to 10 um, where it varies
-    most. `sharpness`: detail of about 2 um per such contrast, no unit.
+    most. `sharpness`: detail of about 2 um per such contrast, no unit. `embryo_ratio`: the embryo's diameter, a share
+    of the well's; null where no model asked where the embryo lies, or it was not found for sure.
     """
 
     mean_gray: float
     contrast_gray: float
     sharpness: float
     sharpest_plane_um: int
+    embryo_ratio: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from monitor.alarms import Alarms
+from monitor.alert_machine import Voice
+from monitor.alert_rules import DEFAULTS
+from monitor.command_body import COMMANDS
+from monitor.commands import Commands
 from monitor.config import Config, make_config
 from monitor.journal import Journal
+from monitor.timezero import TimeZero
 from monitor.vocabulary import Moment, Place
 from monitor.web import virtual
 from tests.house import picture
@@ -17,7 +23,7 @@ from tests.house import picture
 START = datetime(2026, 1, 5, 8, 0, tzinfo=timezone.utc)
 
 
-def page_config(root: Path, **http: object) -> Config:
+def page_config(root: Path, blind_first: bool = False, **http: object) -> Config:
     return make_config(
         {
             "site": {"name": "lab", "node": "box"},
@@ -25,6 +31,7 @@ def page_config(root: Path, **http: object) -> Config:
             "mqtt": {"host": "127.0.0.1"},
             "storage": {"path": root / "store"},
             "http": {"port": 0, **http},
+            "commands": {"blind_first": blind_first},
         }
     )
 
@@ -59,11 +66,19 @@ def filled(
     every_min: float = 120.0,
     pictures: virtual.Pictured | None = None,
     staged: bool = True,
+    blind_first: bool = False,
 ) -> tuple[Journal, list[str]]:
     """The journal (still open: somebody writes while the page reads) and the embryos' ids."""
-    journal = Journal(root / "store", "boot1")
+    journal = Journal(root / "store", "boot1", blind_first)
     found = pictures or pictured(root)
     return journal, virtual.fill(journal, places, START, hours, every_min, found, staged)
+
+
+def commands_over(journal: Journal) -> Commands:
+    """The daemon's own commands."""
+    zeros = {name: TimeZero(None, 0.0, None, None) for name in ("inc1", "inc2")}
+    alarms = Alarms(journal, DEFAULTS, Voice(virtual.SITE, virtual.NODE), lambda: START)
+    return Commands(journal, alarms, zeros, tuple(COMMANDS), "boot1", lambda: START, lambda run, recorded: None)
 
 
 def key(hours: float) -> str:

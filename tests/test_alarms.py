@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import time, timedelta
 from pathlib import Path
 
 import pytest
 
 from engines.scripted_engine import ScriptedEngine
 from monitor.alarms import Silence
+from monitor.alert import Alert
+from monitor.alert_rules import Alerts, QuietHours
+from monitor.config import Incubator
 from monitor.errors import StorageError
 from monitor.journal import Journal
-from monitor.node import Node
+from monitor.node import Node, Source, build_node
 from monitor.outbox import stamped
-from tests.house import PLANES_UM, START, FakeClock, node_over, scripted, take_all, write_frame
+from tests.house import PLANES_UM, START, FakeClock, new_metrics, node_over, scripted, take_all, write_frame
 
 MIN = timedelta(minutes=1)
 
@@ -226,3 +229,78 @@ def test_an_alert_sent_late_says_so_also_when_it_is_said_again(tmp_path: Path, c
     node.journal.outbox.remove([row.row_id])
     (again,) = node.journal.outbox.retained()
     assert json.loads(stamped(again, ten_hours_later))["historical"] is True
+
+
+# -- one cause, quiet hours --------------------------------------------------------------------------------------------
+
+WELLS = ("1", "2", "3", "4", "5")
+
+
+def dark_moment(root: Path, moment: int, wells: tuple[str, ...], level: int = 0) -> None:
+    for well in WELLS:
+        write_frame(root, well, START + moment * 20 * MIN, level=level if well in wells else 100)
+
+
+def take_a_moment(node: Node) -> None:
+    """All wells of a moment in one transaction, as the daemon takes them."""
+    (intake,) = node.intakes.values()
+    intake.look(full=True)
+    while due := intake.due():
+        frames = [frame for name in due if (frame := intake.assemble(name)) is not None]
+        if not frames:
+            return
+        node.pipeline.advance(frames)
+        for frame in frames:
+            intake.done(frame)
+
+
+def about(node: Node) -> list[tuple[str, str, str]]:
+    return [
+        (word["kind"], word["state"], word["subject"]["embryo_id"] or word["subject"]["incubator"])
+        for word in sorted(words(node), key=lambda word: word["seq"] or 0)
+    ]
+
+
+def test_a_lamp_that_goes_out_over_all_wells_is_one_alert_also_over_restarts(tmp_path: Path, clock: FakeClock) -> None:
+    for moment in range(12):
+        node = node_over(tmp_path, clock, boot_id=f"boot{moment}")
+        dark_moment(tmp_path / "inc", moment, WELLS if moment < 5 else ())
+        take_a_moment(node)
+        if moment == 4:
+            (standing,) = node.journal.alerts.standing()
+            assert len(standing.members) == len(WELLS)
+            assert standing.evidence.values["embryos"] == len(WELLS)
+        node.journal.close()
+    node = node_over(tmp_path, clock)
+    assert about(node) == [("imaging_degraded", "raised", "inc1"), ("imaging_degraded", "cleared", "inc1")]
+    assert all(word.revision == 1 or word.why_cleared == "recovered" for word in map(Alert.model_validate, words(node)))
+
+
+def test_two_dark_wells_of_five_are_told_of_one_by_one_and_so_is_who_stays_dark(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    node = node_over(tmp_path, clock)
+    for moment in range(16):
+        dark_moment(tmp_path / "inc", moment, WELLS if moment < 5 else ("2",))
+        take_a_moment(node)
+    told_of = [(state, who.split("/")[2] if "/" in who else who) for _, state, who in about(node)]
+    assert told_of == [("raised", "inc1"), ("cleared", "inc1"), ("raised", "2")]
+
+
+def test_in_quiet_hours_an_alert_is_recorded_and_sent_and_nobody_is_rung_until_they_end(tmp_path: Path) -> None:
+    clock = FakeClock(START.replace(hour=23))
+    rules = Alerts(quiet=QuietHours(begins=time(22), ends=time(6), kinds=("storage_low",)))
+    (tmp_path / "inc").mkdir()
+    source = Source(Incubator(name="inc1", path=tmp_path / "inc"))
+    node = build_node("lab", "box", [source], scripted(), tmp_path / "store", "b", clock, new_metrics(clock), rules)
+    for _ in range(2):
+        node.alarms.node([], 2**30, clock.now())
+        clock.pass_s(60)
+    assert [(word["state"], word["quiet"]) for word in words(node)] == [("raised", True)]
+    assert outbox(node) == [("alert", f"alert/{words(node)[0]['alert_id']}", True)]
+    assert node.alarms.remind(clock.now()) == []
+    clock.pass_s(7 * 3600)
+    assert [(word.state.value, word.quiet) for word in node.alarms.remind(clock.now())] == [("updated", False)]
+    clock.pass_s(3600)
+    assert [word.state.value for word in node.alarms.remind(clock.now())] == ["escalated"]
+    assert node.alarms.remind(clock.now() + timedelta(days=1)) == []

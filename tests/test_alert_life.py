@@ -6,12 +6,12 @@ from __future__ import annotations
 from datetime import datetime, time, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from monitor.alert import Acknowledged, Alert, AlertSubject, Evidence
-from monitor.alert_machine import EMPTY, Signal, Voice, Watching, acknowledge, advance, remind
+from monitor.alert_machine import EMPTY, Signal, Voice, Watching, acknowledge, advance, end, remind
 from monitor.alert_rules import DEFAULTS, Alerts, FrameGap, QuietHours
 from monitor.fakes import Shelf
 from monitor.hearing import Hearing, merged
@@ -121,6 +121,25 @@ def test_when_the_dishes_of_a_dead_camera_are_taken_out_its_alert_ends_with_the_
     assert gist(words) == [("imaging_degraded", "cleared", "incubator/inc1")]
 
 
+def test_the_last_word_about_an_incubator_that_is_configured_no_longer_names_it_not_an_embryo() -> None:
+    shelf = Shelf()
+    hear_moments(shelf, range(10), set(range(1, WELLS + 1)))
+    subject = AlertSubject(incubator="inc1")
+    (word,) = end(shelf.watchings(subject.key), subject, START, DEFAULTS, "not_configured")
+    assert word.why_cleared == "not_configured" and "most embryos of this incubator" in word.text
+    assert word.limits.unit == DEFAULTS.most_wells.unit
+
+
+def test_an_embryo_that_leaves_another_incubator_counts_in_its_own_only() -> None:
+    shelf = Shelf()
+    hear_moments(shelf, range(10), set(range(1, WELLS + 1)))
+    shelf.embryos.add("embryo/inc2/D1/1/x")
+    hearing = Hearing(shelf, DEFAULTS, VOICE, START)
+    hearing.ended(AlertSubject(incubator="inc2", dish="D1", well="1", embryo_id="inc2/D1/1/x"), START)
+    assert hearing._wells("imaging_degraded", AlertSubject(incubator="inc1")).active == WELLS
+
+
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.frozensets(st.integers(1, WELLS)), max_size=30), st.integers(1, WELLS))
 def test_whatever_wells_do_no_two_alerts_of_one_subject_stand_side_by_side(
     bad: list[frozenset[int]], batch: int

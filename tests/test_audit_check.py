@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -16,11 +17,12 @@ from hypothesis import strategies as st
 from monitor.audit import Link, link_hash
 from monitor.audit_check import Report, check
 from monitor.cli import main
-from monitor.database import expected_schema, opened_for_reading
+from monitor.database import BEFORE_AUDIT, LACKING, expected_schema, opened_for_reading
 from monitor.errors import StorageError
 from tests.graded import INSEMINATED, graded, write_blastocyst
 from tests.house import START, FakeClock, node_over, take_all, write_frame
 from tests.staged import staged_model
+from tests.test_blind import node_over as blind_node
 from tests.test_commands import commands_of, give
 
 HOUR = timedelta(hours=1)
@@ -249,13 +251,27 @@ def test_a_journal_that_was_killed_holds_and_says_that_it_is_not_sealed(
     assert "1 in reading" in told and "not sealed" in told
 
 
+def test_a_journal_that_withholds_scores_holds_before_and_after_the_assessment(tmp_path: Path) -> None:
+    clock = FakeClock(START + timedelta(days=4))
+    node = blind_node(tmp_path, clock)
+    write_blastocyst(tmp_path / "inc", "1", DUE)
+    take_all(node)
+    assert report_of(tmp_path / "store").faults == []
+    said = give(commands_of(node, clock), "assess", incubator="inc1", dish="D1", well="1", grade="4AB")
+    assert said.accepted and node.journal.outbox.depth()[0] == 2, "withheld, and as it is"
+    assert report_of(tmp_path / "store").faults == []
+    assert tampered(
+        tmp_path / "store", "UPDATE outbox SET body = replace(body, 'judged', 'unfit') WHERE row_id = 1"
+    ).faults
+
+
 def test_a_journal_from_before_there_was_an_audit_is_taken_in_and_held_from_then_on(
     store: Path, tmp_path: Path
 ) -> None:
     with sqlite3.connect(store / "journal.sqlite") as db:
-        for later in ("audit", "command", "assessment", "time_zero"):
-            db.execute(f"DROP TABLE {later}")
-        db.execute("PRAGMA user_version = 4")
+        for table in re.findall(r"CREATE TABLE (\w+)", LACKING[BEFORE_AUDIT]):
+            db.execute(f"DROP TABLE {table}")
+        db.execute(f"PRAGMA user_version = {BEFORE_AUDIT}")
     db.close()
     node_over(tmp_path, FakeClock(START + timedelta(days=5))).journal.close()
     report = report_of(store)

@@ -190,3 +190,28 @@ def test_a_command_by_http_is_carried_out_by_the_running_service(tmp_path: Path)
         status, answer = post("end", {**WELL})
         assert (status, answer["code"]) == (200, "done")
         assert service.metric("active_embryos", incubator="inc1") == 0
+
+
+def test_blind_first_no_score_is_on_any_topic_before_the_assessment_and_all_are_after_it(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path) as broker, Listener(broker.port) as listener:
+        config = write_config(tmp_path, broker.port)
+        config.write_text(config.read_text() + "\n[commands]\nblind_first = true\n")
+        service = Service(config)
+        for hour in range(2):
+            write_frame(tmp_path / "inc1", "1", START + timedelta(hours=hour))
+        heard = listener.wait_for(lambda heard: len(of(heard, "/reading")) == 2, LIMIT_S)
+        assert not any(b'"probability"' in one.payload for one in heard)
+        assert all(one["lacks"]["blastocyst"] == "withheld" for one in of(heard, "/reading"))
+        commander = Commander(broker.port)
+        assert commander.ask("assess", {**WELL, "stage": "t2"})["code"] == "done"
+        heard = listener.wait_for(lambda heard: len(of(heard, "/reading")) == 3, LIMIT_S)
+        before, now = of(heard, "/reading")[-2:]
+        assert now["blastocyst"]["probability"] >= 0
+        assert (now["frame"], now["seq"]) == (before["frame"], before["seq"]) and now["id"] != before["id"]
+        service.kill()
+        again = Service(config)
+        again.wait_for(lambda lines: any("MQTT session" in line["message"] for line in lines))
+        listener.wait_for(lambda heard: len(of(heard, "/reading")) == 4, LIMIT_S)
+        left = json.loads(retained(broker.port, ROOT)["embryo/inc1/D1/1/reading"])
+        assert left["id"] == now["id"] and left["blastocyst"] == now["blastocyst"]
+        commander.close()

@@ -96,6 +96,7 @@ ENVIRONMENT = {
     "MQTT__KEEPALIVE_S": ("60", lambda read: read.mqtt.keepalive_s, 60),
     "MQTT__MAX_INFLIGHT": ("7", lambda read: read.mqtt.max_inflight, 7),
     "STORAGE__PATH": ("/data", lambda read: read.storage.path, Path("/data")),
+    "STORAGE__KEEP_DAYS": ("200", lambda read: read.storage.keep_days, 200),
     "ENGINES__DEVICE": ("cpu", lambda read: read.engines.device, "cpu"),
     "ENGINES__MODELS": ("/models", lambda read: read.engines.models, "/models"),
     "ENGINES__BLASTOCYST": ("other", lambda read: read.engines.blastocyst, "other"),

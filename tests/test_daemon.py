@@ -346,3 +346,26 @@ def test_the_store_counts_as_open_again_as_soon_as_it_works(scene: Scene, monkey
     assert not scene.daemon.ready()["store_open"]
     scene.turns(1)
     assert scene.daemon.ready()["store_open"]
+
+
+def test_a_runtime_that_takes_anothers_place_is_in_the_audit(tmp_path: Path) -> None:
+    class Movable(ScriptedEngine):
+        where = "scripted"
+
+        @property
+        def runtime(self) -> str:
+            return self.where
+
+    engine = Movable()
+    scene = Scene(tmp_path, scripted(engine))
+    scene.turns(2)
+    engine.where = "gpu"
+    scene.turns(2)
+    audit = scene.daemon.node.journal.audit
+    last = audit.last("models")
+    assert last is not None
+    assert json.loads(last.body)["changed"] == {"scripted.runtime": ["scripted", "gpu"]}
+    scene.turns(2)
+    assert audit.last("models") == last
+    scene.daemon.publisher.stop(0)
+    scene.daemon.node.journal.close()

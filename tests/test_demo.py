@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from monitor.demo import Settings, demo
+from monitor.page_process import can_serve
 
 pytest.importorskip("amqtt", reason="the extra `demo` is not installed")
 
@@ -20,4 +21,5 @@ def test_the_demo_tells_every_frame_and_ends_by_itself() -> None:
     text = said.getvalue()
     assert "16 readings of 16 frames arrived over MQTT" in text
     assert "/metrics" in text
+    assert ("page     http://127.0.0.1:" in text) == can_serve()
     assert "not validated on patients" in text

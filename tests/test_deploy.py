@@ -15,6 +15,7 @@ import pytest
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
+from monitor.layouts import PRESETS
 from tests.house import FakeClock, new_metrics
 
 DEPLOY = Path(__file__).resolve().parents[1] / "deploy"
@@ -28,7 +29,11 @@ RULE_TESTS = yaml.safe_load((DEPLOY / "prometheus" / "pellucid.rules.test.yml").
 BOARDS: dict[str, dict[str, Any]] = {
     path.stem: json.loads(path.read_text()) for path in (DEPLOY / "grafana" / "dashboards").glob("*.json")
 }
-GRAFANA = jsonschema.Draft7Validator(json.loads((Path(__file__).parent / "grafana_dashboard.schema.json").read_text()))
+GRAFANA = {
+    name: jsonschema.Draft7Validator(schema)
+    for name, schema in json.loads((Path(__file__).parent / "grafana_schemas.json").read_text()).items()
+    if name != "comment"
+}
 
 
 def existing() -> set[str]:
@@ -128,11 +133,20 @@ def test_the_dashboards_are_what_is_drawn_from_their_declaration() -> None:
 
 @pytest.mark.parametrize("name", sorted(BOARDS))
 def test_a_dashboard_keeps_the_schema_that_grafana_publishes(name: str) -> None:
-    assert [fault.message for fault in GRAFANA.iter_errors(BOARDS[name])] == []
+    def faults(board: dict[str, Any]) -> list[str]:
+        told = list(GRAFANA["dashboard"].iter_errors(board))
+        for one in board["panels"]:
+            told += GRAFANA[f"{one['type']}.options"].iter_errors(one["options"])
+            if one["type"] == "timeseries":
+                told += GRAFANA["timeseries.custom"].iter_errors(one["fieldConfig"]["defaults"]["custom"])
+        return [f"{list(fault.path)}: {fault.message}" for fault in told]
+
+    assert faults(BOARDS[name]) == []
     wrong = copy.deepcopy(BOARDS[name])
-    wrong["panels"][0]["gridPos"]["w"] = "wide"
     wrong["refrsh"] = "1s"
-    assert len(list(GRAFANA.iter_errors(wrong))) >= 2
+    wrong["panels"][0]["gridPos"]["w"] = "wide"
+    wrong["panels"][0]["options"]["textMode"] = "shout"
+    assert len(faults(wrong)) >= 3
 
 
 @pytest.mark.parametrize("name", sorted(BOARDS))
@@ -150,3 +164,25 @@ def test_no_two_panels_lie_upon_each_other_and_every_choice_is_used(name: str) -
     queries = " ".join(target["expr"] for one in board["panels"] for target in one["targets"])
     chosen = {one["name"] for one in board["templating"]["list"]} - {"datasource"}
     assert set(re.findall(r"\$(\w+)", queries)) == chosen
+
+
+def anchor(heading: str) -> str:
+    """As GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("name", ["README.md", "runbook.md", "contract.md"])
+def test_every_link_of_the_documents_leads_somewhere(name: str) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", (DEPLOY / name).read_text()):
+        file, _, place = target.partition("#")
+        found = DEPLOY / (file or name)
+        assert found.exists(), target
+        if place and found.suffix == ".md":
+            assert place in {
+                anchor(heading) for heading in re.findall(r"^#+ (.*)$", found.read_text(), re.MULTILINE)
+            }, target
+
+
+def test_every_layout_is_told_how_to_connect() -> None:
+    table = (DEPLOY / "README.md").read_text().partition("## Connect an incubator")[2].partition("\n## ")[0]
+    assert set(re.findall(r"\| `([a-z-]+)` \|", table)) - {"layout"} == set(PRESETS)

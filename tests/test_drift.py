@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -29,7 +30,7 @@ def grown(*later: Seen) -> Drift:
 
 
 def shifted(feature: str, by: float) -> tuple[float, ...]:
-    return tuple(number + by * (name == feature) for name, number in zip(FEATURES, PLAIN, strict=True))
+    return tuple(number + by * (name == feature) for name, number in zip(FEATURES, PLAIN, strict=False))
 
 
 def test_nothing_is_said_before_the_baseline_is_whole_or_without_a_recent_frame() -> None:
@@ -38,7 +39,7 @@ def test_nothing_is_said_before_the_baseline_is_whole_or_without_a_recent_frame(
         drift.see(seen)
     assert drift.figures() == {}
     drift.see(next(frames(1)))
-    assert set(drift.figures()) == {"brightness", "contrast", "sharpness", "focus"}
+    assert set(drift.figures()) == {"brightness", "contrast", "sharpness", "focus", "cadence"}
     assert Drift(frames(BASELINE_FRAMES)).figures() == {}
 
 
@@ -61,6 +62,31 @@ def test_a_shift_is_told_in_standard_deviations_with_its_sign_and_for_its_featur
     figures = grown(*frames(100, shifted(feature, by), seed=1, hour=20)).figures()
     assert figures.pop(feature) == pytest.approx(figure, abs=0.5)
     assert all(abs(other) < 0.5 for other in figures.values())
+
+
+def test_fewer_frames_an_hour_are_told_and_a_night_without_any_is_no_interval() -> None:
+    drift = grown()
+    for k in range(60):
+        drift.see(
+            Seen(("D1", str(k % 10)), START + timedelta(hours=20 + (k >= 30) * 30, minutes=k // 10 * 12), PLAIN, True)
+        )
+    assert drift.figures()["cadence"] == pytest.approx(2 / 0.5)
+
+
+@pytest.mark.parametrize(("size", "figure"), [(0.62, 0.0), (0.74, 2.4), (None, None)])
+def test_larger_embryos_are_told_where_they_were_looked_for(size: float | None, figure: float | None) -> None:
+    drift = Drift(replace(seen, size=0.62) for seen in frames(BASELINE_FRAMES))
+    for seen in frames(100, seed=1, hour=20):
+        drift.see(replace(seen, size=size))
+    assert drift.figures().get("embryo_size") == figure
+
+
+def test_a_reference_that_was_frozen_is_not_moved_by_later_frames_or_by_what_was_pruned() -> None:
+    frozen = grown().reference
+    drift = Drift(reference=frozen)
+    for seen in frames(BASELINE_FRAMES, shifted("brightness", 40.0), seed=1, hour=20):
+        drift.see(seen)
+    assert drift.reference == frozen and drift.figures()["brightness"] > 8
 
 
 def test_one_odd_well_moves_nothing_and_most_wells_together_do() -> None:

@@ -25,10 +25,13 @@ from engines.contract import (
     Step,
     TensorSpec,
 )
+from engines.device_memory import Profile
+from engines.fake_device import FakeToolkit
 from engines.load import BUNDLED_MODELS, find_manifest, find_manifests, load_engine
 from engines.manifest import graph_path, read_manifest
 from engines.packing import pack, unpack
 from engines.scripted_engine import ScriptedEngine, scripted_spec
+from engines.tensorrt_engine import TensorRtEngine
 from engines.verify import contract_faults, sample_inputs
 
 BUNDLED = find_manifests(BUNDLED_MODELS)
@@ -39,7 +42,15 @@ def onnx_engine(threads: int = 1) -> Engine:
     return load_engine(BUNDLED[0], "cpu", threads).engine
 
 
-every_engine = pytest.mark.parametrize("make", [ScriptedEngine, onnx_engine])
+def gpu_engine() -> Engine:
+    """The GPU's engine on a device that keeps its arrays in host memory."""
+    toolkit = FakeToolkit()
+    plan = toolkit.build(BUNDLED[0].with_suffix(".onnx").read_bytes(), Profile(1, 2), False, None, lambda line: None)
+    return TensorRtEngine(toolkit.open(), plan, read_manifest(BUNDLED[0]).spec(), "fake")
+
+
+every_host_engine = pytest.mark.parametrize("make", [ScriptedEngine, onnx_engine])
+every_engine = pytest.mark.parametrize("make", [ScriptedEngine, onnx_engine, gpu_engine])
 
 
 # The contract holds
@@ -289,7 +300,7 @@ def test_a_difference_within_the_tolerance_is_no_fault():
 # A failing call
 
 
-@every_engine
+@every_host_engine
 @pytest.mark.parametrize("call", ["step", "peek"])
 def test_a_call_that_fails_leaves_every_state_as_it_was(make: Callable[[], Engine], call: str, monkeypatch: Any):
     engine, untroubled = make(), make()

@@ -203,7 +203,7 @@ def test_the_row_longest_not_asked_for_moves_to_host_memory_and_comes_back() -> 
         device.upload(batch, 0, np.full(4, number, np.float32))
         rows.append(arena.scatter(batch, 0))
         arena.gather(rows[0], batch, 0, staging)  # asked for all the time: it stays
-    assert [row.at is None for row in rows] == [False, True, True, False, False]
+    assert [row.at is None for row in rows] == [False, True, True, False, False] and rows[0].at == 0, "it never moved"
     assert [float(arena.fetch(row)[0]) for row in rows] == [0, 1, 2, 3, 4]
     arena.gather(rows[1], batch, 0, staging)
     assert rows[1].at is not None

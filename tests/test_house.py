@@ -41,7 +41,8 @@ def imports(folder: str) -> Iterator[tuple[str, str]]:
         ("amqtt", {"monitor/broker.py"}),
         ("prometheus_client", {*("monitor/metrics.py", "monitor/endpoints.py", "monitor/replay.py")} | {
             "monitor/rehearsal/record.py",
-            "monitor/demo.py", "monitor/cli.py", "monitor/way.py", "monitor/page_process.py", "monitor/web/health.py"
+            "monitor/demo.py", "monitor/cli.py", "monitor/way.py", "monitor/page_process.py",
+            "monitor/web/health.py", "monitor/web/bench.py"
         }),
         ("fastapi", {"monitor/web/app.py", "monitor/web/api.py"}),
         ("uvicorn", {"monitor/web/serve.py"}),

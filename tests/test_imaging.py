@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import monitor.drift
 import monitor.imaging
+from monitor.errors import StorageError
+from monitor.fitting import Fitting
 from monitor.vocabulary import Outcome
-from tests.house import PLANES_UM, START, plane_path, write_frame
+from tests.graded import drawn_planes
+from tests.house import PLANES_UM, START, plane_path, scripted_manifest, write_frame
 from tests.test_daemon import Scene
 
 H = timedelta(hours=1)
@@ -103,6 +108,24 @@ def test_drift_is_there_once_the_baseline_is_and_is_the_same_after_a_restart(tmp
 
 
 @pytest.mark.usefixtures("short_baseline")
+def test_what_the_first_frames_were_like_is_audited_once_and_holds_when_they_are_pruned(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, stable_s=0)
+    for hour in range(7):
+        for well in ("1", "2", "3"):
+            write_frame(scene.root, well, START + hour * H, level=100 if hour < 4 else 80)
+        scene.turns(3, seconds=6)
+    before, journal = drift_of(scene), scene.daemon.node.journal
+    assert journal.audit.last("reference/inc1") is not None
+    ids = [reading.id for reading in scene.told[:6]]
+    journal._db.executemany("DELETE FROM reading WHERE id = ?", [(one,) for one in ids])
+    ended(scene)
+    again = Scene(tmp_path, stable_s=0)
+    again.turns(2)
+    assert drift_of(again) == before
+    ended(again)
+
+
+@pytest.mark.usefixtures("short_baseline")
 def test_a_revision_and_a_frame_out_of_order_move_no_drift(tmp_path: Path) -> None:
     scene = Scene(tmp_path, stable_s=0, deadline_s=0)
     for hour in range(6):
@@ -141,3 +164,38 @@ def test_each_incubator_is_judged_by_its_own_limits(tmp_path: Path) -> None:
     assert measured is not None
     assert 85 < measured.mean_gray < 115
     ended(scene)
+
+
+@pytest.mark.usefixtures("short_baseline")
+def test_a_disk_that_refuses_the_reference_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(tmp_path, stable_s=0)
+    journal = scene.daemon.node.journal
+    freeze = journal.freeze
+
+    def full(*_: object) -> None:
+        raise StorageError("database or disk is full")
+
+    monkeypatch.setattr(journal, "freeze", full)
+    for hour in range(4):
+        for well in ("1", "2", "3"):
+            write_frame(scene.root, well, START + hour * H)
+        scene.turns(3, seconds=6)
+    assert len(scene.told) == 12 and not scene.daemon.ready()["store_open"]
+    assert journal.audit.last("reference/inc1") is None
+    monkeypatch.setattr(journal, "freeze", freeze)
+    scene.turns(2)
+    assert journal.audit.last("reference/inc1") is not None and scene.daemon.ready()["store_open"]
+    ended(scene)
+
+
+def test_an_embryos_size_is_a_share_of_its_wells_and_none_where_nobody_looks_for_it() -> None:
+    grays = dict(zip(PLANES_UM, drawn_planes(), strict=True))
+    visit = SimpleNamespace(stack=SimpleNamespace(grays=grays))
+    fitting = Fitting(visit)  # type: ignore[arg-type]
+    how = scripted_manifest().preprocess
+    assert fitting.embryo_ratio(how) is None
+    looks = how.model_copy(update={"crop": "embryo"})
+    ratio = fitting.embryo_ratio(looks)
+    assert ratio is not None and 0.38 <= ratio <= 0.95
+    empty = SimpleNamespace(stack=SimpleNamespace(grays={um: np.full_like(gray, 90) for um, gray in grays.items()}))
+    assert Fitting(empty).embryo_ratio(looks) is None  # type: ignore[arg-type]

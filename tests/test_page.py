@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("fastapi", reason="the extra `web` is not installed")
 
 from fastapi.testclient import TestClient
+from markupsafe import escape
 
 from monitor.body import INTENDED_USE
 from monitor.errors import FrameError
@@ -24,7 +25,7 @@ from monitor.web.gallery import Cache, Gallery, inside
 from monitor.web.health import Figures, Health
 from monitor.web.look import Source
 from monitor.web.words import FLAG_WORDS
-from tests.pages import START, filled, key, page_config, pictured, wells
+from tests.pages import START, commands_over, filled, key, page_config, pictured, wells
 
 PNG = bytes.fromhex("89504e470d0a1a0a") + b"an overlay"
 
@@ -54,7 +55,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 def page_over(root: Path, health: Health | None = None) -> Page:
-    return page_of(page_config(root), health or Health(None), commands=False)
+    return page_of(page_config(root), health or Health(None), behind_daemon=False)
 
 
 def client_of(page: Page) -> TestClient:
@@ -141,9 +142,20 @@ def test_the_page_sees_what_is_written_while_it_is_open(client: TestClient, jour
     assert "low P(blastocyst)" not in client.get("/page/incubator/inc1").text
     alert = virtual.raise_alert(journal, EMBRYO, START)
     assert "low P(blastocyst)" in client.get("/page/incubator/inc1?part=cards").text
-    assert alert.text in client.get("/page/alerts").text
+    assert escape(alert.text) in client.get("/page/alerts").text
     (listed,) = client.get("/api/v1/alerts").json()["alerts"]
     assert listed["alert_id"] == alert.alert_id
+
+
+def test_a_refresh_is_answered_in_full_only_after_something_was_written(client: TestClient, journal: Journal) -> None:
+    first = client.get("/page/incubator/inc1?part=cards")
+    known = {"If-None-Match": first.headers["ETag"]}
+    again = client.get("/page/incubator/inc1?part=cards", headers=known)
+    assert (again.status_code, again.content) == (304, b"")
+    virtual.raise_alert(journal, EMBRYO, START)
+    after = client.get("/page/incubator/inc1?part=cards", headers=known)
+    assert after.status_code == 200 and "low P(blastocyst)" in after.text
+    assert after.headers["ETag"] != first.headers["ETag"]
 
 
 def test_the_daemon_writes_on_while_the_page_looks(client: TestClient, journal: Journal, tmp_path: Path) -> None:
@@ -158,8 +170,7 @@ def test_the_course_has_a_band_stages_and_its_numbers_beside_it(seen: TestClient
     text = seen.get(f"/page/embryo/{EMBRYO}").text
     assert text.count('class="band"') == 1
     assert 'class="s15"' in text and "<title>tHB: hatching blastocyst</title>" in text
-    assert '<th scope="col" title="morula">tM</th>' in text
-    assert "86.0<small> ± 0.8</small>" in text
+    assert '<li title="morula"><b>tM</b> 86.0<small> ± 0.8</small></li>' in text
 
 
 def test_a_course_is_cut_where_no_frame_was_judged(tmp_path: Path) -> None:
@@ -267,7 +278,7 @@ def test_day_5_shows_grade_picture_and_what_speaks_against_it(
     assert latest is not None
     event = virtual.grade(journal, EMBRYO, latest, PNG, tmp_path / "store", START)
     text = client.get(f"/page/embryo/{EMBRYO}").text
-    assert "<b>4AA</b>" in text and "zona thick" in text and "15210" in text
+    assert "<b>4AA</b>" in text and "zona" in text and "15210" in text
     overlay = client.get(f"/page/overlay/{event.day5.overlay}.png")
     assert overlay.content == PNG
     assert "day 5: 4AA" in client.get("/page/incubator/inc1").text
@@ -293,19 +304,48 @@ def test_a_name_that_holds_markup_is_shown_as_text(seen: TestClient) -> None:
     assert "<script>alert" not in answer.text
 
 
-def test_scores_that_are_hidden_are_in_no_view_and_not_in_the_json(journal: Journal, tmp_path: Path) -> None:
-    virtual.raise_alert(journal, EMBRYO, START)
-    page = replace(page_over(tmp_path), veiled=lambda embryo_id: embryo_id == EMBRYO)
-    client = client_of(page)
-    card = client.get("/page/incubator/inc1").text.partition('id="w-D1-2"')[2].partition("</li>")[0]
-    assert "Scores hidden" in card
-    for text in (card, client.get(f"/page/embryo/{EMBRYO}").text, client.get(f"/page/report/{EMBRYO}").text):
-        assert not re.search(r"P\(blastocyst\)|hatching|tHB|class=\"curve\"|0\.\d\d", text)
-    told = client.get(f"/api/v1/embryos/{EMBRYO}").json()
-    assert told["hidden"] and told["latest"]["blastocyst"] is None and told["latest"]["stage"] is None
-    (frame, *_) = client.get(f"/api/v1/embryos/{EMBRYO}/frames").json()["frames"]
+def test_blind_first_hides_what_the_models_say_everywhere_until_it_is_assessed(
+    tmp_path: Path,
+) -> None:
+    journal, (embryo, other) = filled(tmp_path, wells("1", "2"), blind_first=True)
+    for kind in ("low_blastocyst_probability", "imaging_degraded"):
+        virtual.raise_alert(journal, embryo, START, kind)
+    client = client_of(page_of(page_config(tmp_path, blind_first=True), Health(None), behind_daemon=True))
+    assert give(journal, "assess", incubator="inc1", dish="D1", well="2", grade="4AB")
+    card = client.get("/page/incubator/inc1").text.partition('id="w-D1-1"')[2].partition("</li>")[0]
+    assert "Scores hidden" in card and "imaging degraded" in card
+    views = [card, *(client.get(f"/page/{view}/{embryo}").text for view in ("embryo", "report"))]
+    for text in (*views, client.get("/page/alerts").text):
+        seen = re.sub(r"<select.*?</select>", "", text, flags=re.DOTALL)  # the words to choose from
+        assert not re.search(r"P\(blastocyst\)|hatching|tHB|class=\"curve\"|\b0\.\d\d .*probability", seen)
+    told = client.get(f"/api/v1/embryos/{embryo}").json()
+    assert told["hidden"] and told["latest"]["blastocyst"] is None and told["latest"]["lacks"]["stage"] == "withheld"
+    (frame, *_) = client.get(f"/api/v1/embryos/{embryo}/frames").json()["frames"]
     assert (frame["probability"], frame["stage"], frame["spread"]) == (None, None, None)
-    assert "P(blastocyst)" in client.get(f"/page/embryo/inc1/D1/1/{key(0)}").text, "the other embryo's are shown"
+    assert [one["kind"] for one in client.get("/api/v1/alerts").json()["alerts"]] == ["imaging_degraded"]
+    assert "P(blastocyst)" in client.get(f"/page/embryo/{other}").text, "that one has been assessed"
+    assert give(journal, "assess", incubator="inc1", dish="D1", well="1", grade="4AB", note="fine cells")
+    text = client.get(f"/page/embryo/{embryo}").text
+    assert "P(blastocyst)" in text and "tHB" in text and "low P(blastocyst)" in text
+    assert "4AB" in text and "fine cells" in text
+    journal.close()
+
+
+def give(journal: Journal, command: str, **said: str) -> bool:
+    """The daemon carries a command out."""
+    return commands_over(journal).execute(command, json.dumps({"by": "mk", **said}).encode(), "http")[0].accepted
+
+
+def test_who_has_taken_note_of_an_alert_is_shown(client: TestClient, journal: Journal, tmp_path: Path) -> None:
+    alert = virtual.raise_alert(journal, EMBRYO, START)
+    here = client_of(page_of(page_config(tmp_path), Health(None), behind_daemon=True))
+    assert 'data-command="acknowledge"' in here.get("/page/alerts").text
+    assert 'data-command="acknowledge"' not in client.get("/page/alerts").text, "alone it has nobody to tell"
+    assert give(journal, "acknowledge", alert_id=alert.alert_id, note="seen <b>it</b>")
+    text = here.get("/page/alerts").text
+    assert "noted by <b>mk</b>" in text and "seen &lt;b&gt;it&lt;/b&gt;" in text
+    assert 'data-command="acknowledge"' not in text
+    assert "low P(blastocyst) (noted)" in here.get("/page/incubator/inc1").text
 
 
 # -- JSON --------------------------------------------------------------------------------------------------------------

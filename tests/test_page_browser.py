@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -17,12 +18,13 @@ pytest.importorskip("playwright", reason="playwright is not installed (dependenc
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from monitor.command_body import Answer
 from monitor.journal import Journal
 from monitor.page_process import endpoints_up
 from monitor.vocabulary import Place
 from monitor.web import virtual
 from tests.house import FakeClock, new_metrics
-from tests.pages import START, filled, key, page_config, wells
+from tests.pages import START, commands_over, filled, key, page_config, wells
 from tests.programs import program
 
 pytestmark = pytest.mark.browser
@@ -71,11 +73,22 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def served(root: Path, places: list[Place], hours: float = 118.0) -> Iterator[tuple[Journal, str]]:
-    journal, _ = filled(root, places, hours)
+def served(
+    root: Path, places: list[Place], hours: float = 118.0, blind_first: bool = False
+) -> Iterator[tuple[Journal, str]]:
+    """The page behind the daemon's own server, with its own commands; the daemon's loop is left out."""
+    journal, _ = filled(root, places, hours, blind_first=blind_first)
     metrics = new_metrics(FakeClock())
     metrics.declare(["inc1", "inc2"], [])
-    with endpoints_up(page_config(root, page=True), metrics.registry, dict) as endpoints:
+    commands = commands_over(journal)
+
+    def submit(name: str, payload: bytes, source: str) -> Future[Answer]:
+        answer: Future[Answer] = Future()
+        answer.set_result(commands.execute(name, payload, source)[0])
+        return answer
+
+    config = page_config(root, blind_first, page=True)
+    with endpoints_up(config, metrics.registry, dict, submit) as endpoints:
         yield journal, endpoints.url
     journal.close()
 
@@ -220,6 +233,47 @@ def test_what_is_written_appears_by_itself_and_in_little_work(browser: Browser, 
         assert refreshed["changed"] == 1, "only what has changed is replaced"
         assert one.faults == []
         page.close()
+
+
+def test_an_alert_is_noted_by_name_with_a_click(tab: Callable[..., Tab]) -> None:
+    one = tab("tablet")
+    page = one.go("/page/alerts")
+    page.locator(".alert").first.get_by_label("Your name").fill("M. Keller")
+    page.locator(".alert").first.get_by_label("Note, if any").fill("seen at the morning round")
+    page.get_by_role("button", name="Take note").click()
+    expect(page.locator(".alert").first).to_contain_text("noted by M. Keller")
+    expect(page.locator(".alert").first).to_contain_text("seen at the morning round")
+    expect(page.get_by_role("button", name="Take note")).to_have_count(0)
+    assert one.faults == []
+
+
+def test_a_blind_laboratory_assesses_first_and_then_sees_the_scores(browser: Browser, tmp_path: Path) -> None:
+    with served(tmp_path, wells("1", "2"), blind_first=True) as (_, url):
+        one = Tab(browser.new_page(), url)
+        page = one.go(f"/page/embryo/inc1/D1/1/{key(0)}")
+        expect(page.locator("#facts")).to_contain_text("Scores hidden")
+        expect(page.locator(".course")).to_have_count(0)
+        page.keyboard.press("ArrowLeft")
+        expect(page.locator("#caption")).to_contain_text("116.0 h")  # the pictures are there to be looked at
+        page.get_by_label("Stage").select_option("tEB")
+        page.get_by_label("Grade (Gardner, as 4AB)").fill("4AB")
+        page.get_by_label("Your name").fill("M. Keller")
+        page.get_by_role("button", name="Record").click()
+        expect(page.locator(".course")).to_have_count(1)
+        expect(page.locator("#facts")).to_contain_text("P(blastocyst)")
+        expect(page.locator("#facts")).to_contain_text("M. Keller")
+        page.goto(url + f"/page/embryo/inc1/D1/2/{key(0)}")
+        expect(page.locator("#facts")).to_contain_text("Scores hidden")
+        assert one.faults == []
+        page.close()
+
+
+def test_a_command_that_is_refused_says_why(tab: Callable[..., Tab]) -> None:
+    page = tab().go(EMBRYO)
+    page.get_by_text("Record an assessment of your own").click()
+    page.get_by_label("Your name").fill("M. Keller")
+    page.get_by_role("button", name="Record").click()
+    expect(page.locator(".answer")).to_contain_text("an assessment holds a stage, a grade or a note")
 
 
 def test_a_page_that_no_longer_answers_is_said_to_be_old(browser: Browser, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the extra `web` is not installed")
 
+from monitor.command_body import Answer
 from monitor.config import Config, make_config
 from monitor.endpoints import Endpoints
 from monitor.errors import ConfigError
@@ -28,7 +30,7 @@ from monitor.login import LASTS_S, Door, from_own_page, named_rightly, safe_targ
 from monitor.page_process import PageProcess, endpoints_up, page_command
 from monitor.relay import Relay, is_of_page
 from tests.house import FakeClock, new_metrics
-from tests.pages import filled, page_config, wells
+from tests.pages import START, filled, page_config, wells
 
 LIMIT_S = 60.0
 HTML = {"Accept": "text/html"}
@@ -126,6 +128,16 @@ def test_the_page_ends_when_the_daemon_is_killed(store: Path, tmp_path: Path) ->
         assert page.wait(LIMIT_S) == 0
     finally:
         page.kill()
+
+
+def test_where_its_priority_may_not_be_changed_the_page_runs_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    from monitor.web import serve
+
+    def forbidden(by: int) -> int:
+        raise PermissionError(1, "Operation not permitted")  # SystemCallFilter=~@resources of the service's unit
+
+    monkeypatch.setattr("monitor.web.serve.os.nice", forbidden)
+    serve.give_way()
 
 
 def test_a_configuration_survives_the_way_to_the_page(tmp_path: Path) -> None:
@@ -247,6 +259,51 @@ def test_a_login_leads_to_a_place_on_this_server_only(target: str) -> None:
     assert safe_target(target) == "/"
 
 
+def test_a_command_is_taken_from_our_own_page_or_a_program_and_from_no_other_page(store: Path) -> None:
+    given: list[bytes] = []
+
+    def submit(name: str, payload: bytes, source: str) -> Future[Answer]:
+        given.append(payload)
+        done: Future[Answer] = Future()
+        done.set_result(
+            Answer(id=None, command=name, accepted=True, code="done", reason="", boot_id="b", occurred_at=START)
+        )
+        return done
+
+    metrics = new_metrics(FakeClock())
+    endpoints = Endpoints(page_config(store, page=True).http, metrics.registry, dict, submit, Relay(store / "none"))
+    endpoints.start()
+    path, json_ = "/api/v1/command/acknowledge", {"Content_Type": "application/json"}
+    own = endpoints.url.removeprefix("http://")
+    try:
+        assert ask(endpoints.url, path, "POST", "{}", **json_)[0] == 200, "a program"
+        assert ask(endpoints.url, path, "POST", "{}", Origin=endpoints.url, **json_)[0] == 200, "our page"
+        assert ask(endpoints.url, path, "POST", "{}", Origin="http://evil.example", **json_)[0] == 403
+        assert ask(endpoints.url, path, "POST", "{}", Sec_Fetch_Site="cross-site", **json_)[0] == 403
+        port = own.rpartition(":")[2]
+        rebound = {"Origin": f"http://evil.example:{port}", "Host": f"evil.example:{port}"}
+        assert ask(endpoints.url, path, "POST", "{}", **rebound, **json_)[0] == 403, "a name pointed at this machine"
+        assert ask(endpoints.url, path, "POST", "a=b", Content_Type="text/plain")[0] == 400, "what a form can send"
+    finally:
+        endpoints.stop()
+    assert len(given) == 2
+
+
+def test_a_session_of_the_page_may_give_commands_and_nobody_without_one(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("s3cret\n")
+    http_settings = page_config(store, page=True, token_file=tmp_path / "token").http
+    endpoints = Endpoints(http_settings, new_metrics(FakeClock()).registry, dict, None, Relay(store / "none"))
+    endpoints.start()
+    try:
+        path = "/api/v1/command/acknowledge"
+        assert ask(endpoints.url, path, "POST", "{}")[0] == 401
+        form = {"Content_Type": "application/x-www-form-urlencoded"}
+        cookie = ask(endpoints.url, "/login", "POST", "token=s3cret", **form)[1]["Set-Cookie"].split(";")[0]
+        assert ask(endpoints.url, path, "POST", "{}", Cookie=cookie)[0] == 404, "let in; no commands are taken here"
+    finally:
+        endpoints.stop()
+
+
 # -- the relay ---------------------------------------------------------------------------------------------------------
 
 
@@ -316,3 +373,16 @@ def test_the_page_reads_a_journal_whose_daemon_has_gone(tmp_path: Path) -> None:
     assert len(page.look.incubator("inc1").embryos) == 1
     again = Journal(tmp_path / "store", "boot2")  # and does not keep the next daemon out
     again.close()
+
+
+@pytest.mark.slow
+def test_the_bench_tells_every_figure_and_its_goal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("amqtt", reason="the extra `demo` is not installed")
+    from monitor.web.bench import TURNS, main
+
+    out = tmp_path / "bench.json"
+    assert main(["--rounds", "1", "--embryos", "3", "--hours", "3", "--json-file", str(out)]) == 0
+    text, told = capsys.readouterr().out, json.loads(out.read_text())
+    assert "the view of 3 embryos with all its pictures, first time" in text and "under .2 s of work" in text
+    assert set(told["way"]) == set(TURNS) and all(way["median_s"] > 0 for way in told["way"].values())
+    assert told["readings"] == 3 * 19 and told["medians_s"]["all_new"] > 0

@@ -370,7 +370,9 @@ def test_a_reading_has_exactly_the_keys_of_the_contract(tmp_path: Path, clock: F
     }
     assert set(body["blastocyst"]) == {"probability", "state_age_h", "segments_missed", "spread", "calibration"}
     assert set(body["quality"]) == {"fit", "flags", "measured"}
-    assert set(body["quality"]["measured"]) == {"mean_gray", "contrast_gray", "sharpness", "sharpest_plane_um"}
+    assert set(body["quality"]["measured"]) == {
+        *("mean_gray", "contrast_gray", "sharpness", "sharpest_plane_um", "embryo_ratio")
+    }
     assert (body["schema"], body["occurred_at"]) == ("pellucid.reading/1", "2026-01-05T08:00:00Z")
 
 

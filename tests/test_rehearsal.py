@@ -95,7 +95,13 @@ def test_a_record_holds_every_frame_of_its_scene_and_scores(tmp_path: Path) -> N
     wells = (Well(1, FIRST_SEED), Well(2, FIRST_SEED + 1, (Trouble("dark", 19, 6),)))
     scene = Scene("inc1", wells, 60.0, 25.0, (Trouble("gap", 23, 1),))
     path = tmp_path / "inc1.2.jsonl"
-    lines = record(scene, scripted(), path)
+    (tmp_path / "frames").mkdir()
+    lines = record(scene, scripted(), path, tmp_path / "frames")
+    first = path.read_bytes()
+    drawn = {one.name: one.stat().st_mtime_ns for one in (tmp_path / "frames").iterdir()}
+    record(scene, scripted(), path, tmp_path / "frames")
+    assert path.read_bytes() == first  # the same frames, drawn once
+    assert drawn == {one.name: one.stat().st_mtime_ns for one in (tmp_path / "frames").iterdir()}
     read = [Reading.model_validate_json(line) for line in path.read_text().splitlines()]
     assert lines == len(read) == 2 * (len(scene.hours()) - 1)
     dark = [one.frame.hpi for one in read if "dark" in one.quality.flags]

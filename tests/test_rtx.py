@@ -6,7 +6,9 @@ a plan runs, and says what ONNX Runtime says, only a GPU can show: deploy/gpu-ch
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +25,8 @@ from engines.precision import ready_graph  # noqa: E402
 from engines.tensorrt_engine import check_ports  # noqa: E402
 from tests.tiny import GRAPH, write_tiny  # noqa: E402
 
-FULL_SIZE = Path(__file__).resolve().parents[1] / "build" / "models"  # where `make full-size` puts it, or a part of it
+HOME = Path(__file__).resolve().parents[1]
+FULL_SIZE = HOME / "build" / "models"  # where `make full-size` puts it, or a part of it
 MANIFESTS = [*find_manifests(BUNDLED_MODELS), *sorted(FULL_SIZE.glob("*.json"))]
 GRAPHS = [(path, index) for path in MANIFESTS for index in range(len(read_manifest(path).parts()))]
 
@@ -40,6 +43,12 @@ def part_of(path: Path, index: int, compute: str | None = None) -> tuple[bytes, 
 def ports(built: nvidia.Built) -> list[Port]:
     sides = ((built.inputs, True), (built.outputs, False))
     return [Port(name, shape[1:], dtype, inside) for told, inside in sides for name, (shape, dtype) in told.items()]
+
+
+def initializers(graph: bytes) -> list[Any]:
+    import onnx
+
+    return list(onnx.load_model_from_string(graph).graph.initializer)
 
 
 @pytest.mark.parametrize(("path", "index"), GRAPHS, ids=[f"{path.stem}-{index}" for path, index in GRAPHS])
@@ -74,13 +83,15 @@ def test_a_graph_that_is_none_is_refused_with_the_parsers_reason() -> None:
 
 def test_a_graph_the_builder_refuses_is_told_with_its_reason() -> None:
     """Weights kept as whole numbers, not yet folded: the reason that graphs are made ready."""
-    path = next((path for path in MANIFESTS if path.stem == "embryodiff-small"), None)
-    if path is None:
-        pytest.skip("no bundled model keeps its weights as whole numbers")
-    manifest = read_manifest(path)
-    raw = graph_path(path, manifest, manifest.parts()[0].graph).read_bytes()
+    import onnx
+
+    raw = [graph_path(path, read_manifest(path), read_manifest(path).parts()[index].graph) for path, index in GRAPHS]
+    whole = (one.read_bytes() for one in raw)
+    rounded = next((one for one in whole if any(i.data_type == onnx.TensorProto.INT8 for i in initializers(one))), None)
+    if rounded is None:
+        pytest.skip("no model keeps its weights as whole numbers")
     with pytest.raises(DeviceError, match=r"TensorRT does not build the plan: .*[Qq]uantized constant"):
-        nvidia.build(raw, PROFILE, False)
+        nvidia.build(rounded, PROFILE, False)
 
 
 def test_an_axis_that_is_open_beside_the_batch_is_refused(tmp_path: Path) -> None:
@@ -90,6 +101,32 @@ def test_an_axis_that_is_open_beside_the_batch_is_refused(tmp_path: Path) -> Non
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "H"
     with pytest.raises(DeviceError, match=r"input x is .*: only its batch may, and must, be open"):
         nvidia.build(model.SerializeToString(), PROFILE, False)
+
+
+def test_every_call_the_device_makes_to_tensorrt_is_one_that_it_has() -> None:
+    """The device's file cannot be imported without pycuda; its text can be read."""
+    owners = {
+        **dict.fromkeys(("engine", "_engine"), trt.ICudaEngine),
+        **dict.fromkeys(("context", "_context"), trt.IExecutionContext),
+        "_runtime": trt.Runtime,
+        "trt": trt,
+    }
+    of_pycuda = {"push", "pop", "detach"}
+    asked: set[tuple[str, str]] = set()
+    for node in ast.walk(ast.parse((HOME / "engines" / "pycuda_device.py").read_text())):
+        if isinstance(node, ast.Attribute) and node.attr not in of_pycuda:
+            base = node.value.attr if isinstance(node.value, ast.Attribute) else getattr(node.value, "id", "")
+            if base in owners:
+                asked.add((base, node.attr))
+    assert len(asked) > 12
+    assert not [one for one in sorted(asked) if not hasattr(owners[one[0]], one[1])]
+
+
+def test_a_plan_without_a_device_is_refused_with_a_reason_and_the_process_lives() -> None:
+    plan = nvidia.build(GRAPH, Profile(2, 4), False).plan
+    if trt.Runtime(nvidia.LOGGER).deserialize_cuda_engine(plan) is not None:
+        pytest.skip("this machine has a GPU")
+    assert "CUDA" in nvidia.LOGGER.take()
 
 
 def test_the_runtime_names_its_flavour_and_version(tmp_path: Path) -> None:

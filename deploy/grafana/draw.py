@@ -29,8 +29,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "colorMode": "background",
         "graphMode": "none",
         "textMode": "value_and_name",
+        "justifyMode": "auto",
+        "orientation": "auto",
+        "percentChangeColorMode": "standard",
+        "showPercentChange": False,
+        "wideLayout": True,
     },
-    "table": {"showHeader": True, "cellHeight": "sm"},
+    "table": {"showHeader": True, "cellHeight": "sm", "frameIndex": 0},
 }
 
 

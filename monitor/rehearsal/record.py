@@ -1,7 +1,8 @@
 """Takes the script's embryos the whole way once: drawn, observed, judged, read; what is kept are the readings.
 
-`python -m monitor.rehearsal.record --embryos 300 --out DIR` goes on where it was stopped, incubator by incubator. It
-decides nothing: alerts are scored on the record (`monitor.rehearsal.score`).
+`python -m monitor.rehearsal.record --embryos 300 --out DIR` goes on where it was stopped, incubator by incubator. With
+`--frames DIR` what is drawn is kept there (.35 MB a frame), and other models are asked about it in a third of the time.
+It decides nothing: alerts are scored on the record (`monitor.rehearsal.score`).
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ BLUR_PX_RATIO = 0.03  # of a picture's side
 Stack = npt.NDArray[np.uint8]
 
 
-def record(scene: Scene, loaded: Loaded, path: Path) -> int:
-    """One incubator's readings, a line each, whole or not at all; how many."""
+def record(scene: Scene, loaded: Loaded, path: Path, kept: Path | None = None) -> int:
+    """One incubator's readings, a line each, whole or not at all; how many. `kept`: where drawn frames are."""
     clock = SystemClock()
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
         incubator = Incubator(name=scene.name, path=Path(folder), insemination=INSEMINATED, cadence_min=scene.every_min)
@@ -46,7 +47,7 @@ def record(scene: Scene, loaded: Loaded, path: Path) -> int:
         store = Path(folder) / "store"
         node = build_node(SITE, NODE, [Source(incubator)], loaded, store, None, clock, metrics)
         try:
-            for frames in _moments(scene):
+            for frames in _moments(scene, kept):
                 node.pipeline.advance(frames)
             bodies = list(node.journal.bodies())
         finally:
@@ -57,16 +58,16 @@ def record(scene: Scene, loaded: Loaded, path: Path) -> int:
     return len(bodies)
 
 
-def _moments(scene: Scene) -> Iterator[list[Assembled]]:
+def _moments(scene: Scene, kept: Path | None) -> Iterator[list[Assembled]]:
     """The frames of all wells, moment by moment; none where the incubator writes nothing."""
     embryos = {well: VirtualEmbryo(well.seed) for well in scene.wells}
     for hpi_h in scene.hours():
-        frames = [_frame(scene, well, embryos[well], hpi_h) for well in scene.wells]
+        frames = [_frame(scene, well, embryos[well], hpi_h, kept) for well in scene.wells]
         if due := [frame for frame in frames if frame is not None]:
             yield due
 
 
-def _frame(scene: Scene, well: Well, embryo: VirtualEmbryo, hpi_h: float) -> Assembled | None:
+def _frame(scene: Scene, well: Well, embryo: VirtualEmbryo, hpi_h: float, kept: Path | None) -> Assembled | None:
     troubles = scene.trouble_at(well, hpi_h)
     if "gap" in troubles:
         return None
@@ -81,11 +82,24 @@ def _frame(scene: Scene, well: Well, embryo: VirtualEmbryo, hpi_h: float) -> Ass
             gray,
             "",
         )
-        for um, gray in zip(PLANES_UM, seen(embryo, hpi_h, troubles), strict=True)
+        for um, gray in zip(PLANES_UM, _kept(embryo, hpi_h, troubles, kept), strict=True)
         if um in planes_um
     )
     missing = tuple(um for um in PLANES_UM if um not in planes_um)
     return Assembled(FocalStack(place, moment, images, missing, lacking=lacking), ())
+
+
+def _kept(embryo: VirtualEmbryo, hpi_h: float, troubles: tuple[TroubleKind, ...], kept: Path | None) -> Stack:
+    """As `seen`, drawn once only."""
+    if kept is None:
+        return seen(embryo, hpi_h, troubles)
+    path = kept / "_".join((str(embryo.seed), f"{hpi_h:.4f}", *troubles, ".npy"))
+    if not path.exists():
+        draft = path.with_suffix(".part")
+        with draft.open("wb") as file:
+            np.save(file, seen(embryo, hpi_h, troubles))
+        draft.replace(path)
+    return np.asarray(np.load(path), np.uint8)
 
 
 def seen(embryo: VirtualEmbryo, hpi_h: float, troubles: tuple[TroubleKind, ...]) -> Stack:
@@ -107,10 +121,13 @@ def main() -> None:
     command.add_argument("--embryos", type=positive, default=300, help="with a frame each hour")
     command.add_argument("--ten-min", type=not_negative, default=20, help="more of them, a frame each ten minutes")
     command.add_argument("--out", type=Path, required=True)
+    command.add_argument("--frames", type=Path, help="keep what is drawn here, for other models")
     command.add_argument("--stage", default="embryodiff-small")
     command.add_argument("--threads", type=positive, default=1)
     asked = command.parse_args()
-    asked.out.mkdir(parents=True, exist_ok=True)
+    for folder in (asked.out, asked.frames):
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
     cv2.setNumThreads(asked.threads)
     loaded = load_models(Engines(stage=asked.stage, threads=asked.threads))
     engines = {one.manifest.name: one.manifest.graph.sha256 for one in loaded.serving}
@@ -120,7 +137,7 @@ def main() -> None:
         path = asked.out / f"{scene.name}.{len(scene.wells)}.jsonl"
         if not path.exists():
             began_s = time.process_time()
-            lines = record(scene, loaded, path)
+            lines = record(scene, loaded, path, asked.frames)
             print(f"{scene.name}: {lines} readings, {time.process_time() - began_s:.0f} s", flush=True)
 
 

@@ -99,7 +99,9 @@ def hpi_h(word: Alert) -> float:
 
 
 def _is_of(word: Alert, one: Due) -> bool:
-    same = word.kind == one.kind and word.subject.incubator == one.incubator and word.subject.well == one.well
+    same = (
+        word.kind in (one.kind, one.also) and word.subject.incubator == one.incubator and word.subject.well == one.well
+    )
     fact = one.fact is None or word.evidence.values.get("cycle") == one.fact
     return same and fact and one.from_h <= hpi_h(word) <= one.until_h
 

@@ -22,7 +22,8 @@ LONG_ENOUGH_H = 5.0  # of frames an hour apart: half of the last six, and one mo
 class Due:
     """One thing to be told of: of which incubator or well, from when it is so, until when a word about it is one.
 
-    `clear_h`: when the rule itself, given the truth, could say so.
+    `clear_h`: when the rule itself, given the truth, could say so. `also`: another kind that says it as well: where
+    nothing is left to see, an empty well and a lens out of focus look alike.
     """
 
     kind: str
@@ -32,6 +33,7 @@ class Due:
     until_h: float
     fact: str | None = None
     clear_h: float | None = None
+    also: str | None = None
 
 
 def due(scene: Scene) -> list[Due]:
@@ -53,8 +55,9 @@ def _of_pictures(scene: Scene, well: Well) -> list[Due]:
     for trouble in well.troubles:
         if trouble.hours >= LONG_ENOUGH_H and trouble.from_h < scene.last_h:
             kind = "well_empty" if trouble.kind in EMPTIES else "imaging_degraded"
+            also = {"empty": "imaging_degraded", "blurred": "well_empty"}.get(trouble.kind)
             until_h = _grace(scene, trouble.from_h + trouble.hours)
-            found.append(Due(kind, scene.name, str(well.number), trouble.from_h, until_h))
+            found.append(Due(kind, scene.name, str(well.number), trouble.from_h, until_h, also=also))
     return found
 
 

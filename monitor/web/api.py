@@ -12,6 +12,7 @@ from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel
 
 from monitor.alert import Alert
+from monitor.blind import withheld
 from monitor.body import INTENDED_USE, rfc3339
 from monitor.vocabulary import Reading
 from monitor.web.look import Embryo, Look
@@ -135,15 +136,14 @@ def _embryo(embryo: Embryo, hide: bool) -> dict[str, Any]:
 
 
 def _reading(reading: Reading, hide: bool) -> dict[str, Any]:
-    told = reading.model_dump(mode="json", by_alias=True)
-    return told | {"blastocyst": None, "stage": None, "day5": None} if hide else told
+    return (withheld(reading) if hide else reading).model_dump(mode="json", by_alias=True)
 
 
 def _frame(point: Point, hide: bool) -> dict[str, Any]:
     return {
         "frame": point.frame_key,
         "revision": point.revision,
-        "reading": point.reading,
+        "reading": None if hide else point.reading,
         "hpi": point.hpi,
         "captured_at": _time(point.at),
         "outcome": point.outcome,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -35,6 +36,8 @@ from monitor.web.health import Figures, Health
 from monitor.web.look import Embryo, Look
 from monitor.web.system import checks
 from monitor.web.words import (
+    AGREEMENT_WORDS,
+    CONTRADICTION_WORDS,
     FLAG_WORDS,
     INTERVAL_WORDS,
     LACK_WORDS,
@@ -58,22 +61,22 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Page:
-    """What the page is made of. `commands`: whether acknowledgements can be sent where it is served."""
+    """What the page is made of. `commands`: those that are carried out where it is served."""
 
     config: Config
     look: Look
     gallery: Gallery
     health: Health
-    commands: bool
-    veiled: view.Veiled = lambda embryo_id: False
+    commands: tuple[str, ...]
     now: Callable[[], datetime] = lambda: datetime.now(timezone.utc)
 
 
-def page_of(config: Config, health: Health, commands: bool) -> Page:
-    """Over the storage of a configuration."""
-    look = Look(Looker(config.storage.path))
+def page_of(config: Config, health: Health, behind_daemon: bool) -> Page:
+    """Over the storage of a configuration. `behind_daemon`: the daemon's own server stands before it, and takes
+    commands."""
+    look = Look(Looker(config.storage.path), config.commands.blind_first)
     gallery = Gallery(config.incubator, config.storage.path / OVERLAYS)
-    return Page(config, look, gallery, health, commands)
+    return Page(config, look, gallery, health, tuple(config.commands.enabled) if behind_daemon else ())
 
 
 def application(page: Page) -> FastAPI:
@@ -84,7 +87,7 @@ def application(page: Page) -> FastAPI:
     render = _renderer(page)
     _dress(app, render)
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
-    app.include_router(api.routes(page.look, _names(page), page.veiled))
+    app.include_router(api.routes(page.look, _names(page), page.look.hides))
     _views(app, page, render)
     _pictures(app, page)
     return app
@@ -114,18 +117,24 @@ def _renderer(page: Page) -> Render:
         "site": page.config.site,
         "incubators": _names(page),
         "commands": page.commands,
+        "login": bool(page.commands) and page.config.http.token_file is not None,
+        "printed": False,
         "PHASES": PHASES,
         "PHASE_WORDS": PHASE_WORDS,
         "FLAG_WORDS": FLAG_WORDS,
         "OUTCOME_WORDS": OUTCOME_WORDS,
         "MEASURED_WORDS": MEASURED_WORDS,
         "INTERVAL_WORDS": INTERVAL_WORDS,
+        "AGREEMENT_WORDS": AGREEMENT_WORDS,
+        "CONTRADICTION_WORDS": CONTRADICTION_WORDS,
         "LACK_WORDS": LACK_WORDS,
         "grade_words": grade_words,
     }
 
+    templates = {name: environment.get_template(name) for name in environment.list_templates()}  # compiled now
+
     def render(template: str, status: int = 200, **facts: Any) -> Response:
-        text = environment.get_template(template).render(now=page.now(), **facts)
+        text = templates[template].render(now=page.now(), **facts)
         return Response(text, status, media_type="text/html; charset=utf-8", headers={"Cache-Control": "no-store"})
 
     return render
@@ -188,18 +197,25 @@ def _views(app: FastAPI, page: Page, render: Render) -> None:
         return render("front.html", counts=page.look.embryos_in(names), alerts=page.look.open_alerts())
 
     @app.get("/page/incubator/{name}", include_in_schema=False)
-    def incubator(name: str, part: str = "") -> Response:
+    def incubator(request: Request, name: str, part: str = "") -> Response:
         if name not in names:
             raise HTTPException(404, f"no incubator is named {name[:80]!r}: there are {', '.join(names)}")
-        found, figures = page.look.incubator(name), page.health.figures()
-        return render(
+        figures = page.health.figures()
+        reachable = figures.of("share_reachable", incubator=name)
+        tag = _tag(page, reachable, figures.fault)  # before the look: what is written in between is news next time
+        if part and request.headers.get("If-None-Match") == tag:
+            return Response(status_code=304, headers={"ETag": tag})
+        found = page.look.incubator(name)
+        response = render(
             "cards.html" if part == "cards" else "incubator.html",
             incubator=found,
-            dishes=view.dishes(found, page.veiled),
-            reachable=figures.of("share_reachable", incubator=name),
+            dishes=view.dishes(found, page.look.hides),
+            reachable=reachable,
             figures=figures,
             former=[] if part else page.look.former(name),
         )
+        response.headers["ETag"] = tag
+        return response
 
     @app.get("/page/embryo/{incubator}/{dish}/{well}/{first}", include_in_schema=False)
     def embryo(
@@ -212,7 +228,7 @@ def _views(app: FastAPI, page: Page, render: Render) -> None:
     @app.get("/page/report/{incubator}/{dish}/{well}/{first}", include_in_schema=False)
     def report(incubator: str, dish: str, well: str, first: str) -> Response:
         one = _known(page, "/".join((incubator, dish, well, first)))
-        return render("report.html", **_embryo_facts(page, one, "", None))
+        return render("report.html", printed=True, **_embryo_facts(page, one, "", None))
 
     @app.get("/page/alerts", include_in_schema=False)
     def alerts(part: str = "") -> Response:
@@ -228,6 +244,15 @@ def _views(app: FastAPI, page: Page, render: Render) -> None:
     @app.get("/page/words", include_in_schema=False)
     def words() -> Response:
         return render("words.html")
+
+
+_LIFE = secrets.token_hex(4)  # another process counts the journal's versions otherwise
+
+
+def _tag(page: Page, *facts: object) -> str:
+    """An ETag of the journal as it is and what else a view shows."""
+    text = repr((page.look.version(), *facts))
+    return f'"{_LIFE}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"'
 
 
 def _known(page: Page, embryo_id: str) -> Embryo:
@@ -248,7 +273,7 @@ def _embryo_facts(page: Page, one: Embryo, frame: str, plane: int | None) -> dic
         shown = view.plane_near(reading.frame.planes, view.best_plane(reading) if plane is None else plane)
     newest_staged = next((r for r in (one.latest, one.judged) if r is not None and r.stage is not None), None)
     stage = None if newest_staged is None else newest_staged.stage
-    veiled = page.veiled(one.embryo_id)
+    veiled = page.look.hides(one.embryo_id)
     first_phase = next((p.stage for p in points if p.stage is not None), None) if stage is not None else None
     return {
         "embryo": one,
@@ -266,6 +291,7 @@ def _embryo_facts(page: Page, one: Embryo, frame: str, plane: int | None) -> dic
         "chart": course(points, stage.onsets_h if stage else {}, first_phase) if points and not veiled else None,
         "hour_says": view.hour_says(one.latest),
         "history": page.look.alerts_of(one.embryo_id),
+        "assessments": page.look.assessments(one.embryo_id),
         "declared": next((i.planes for i in page.config.incubator if i.name == one.place.incubator), ()),
     }
 

@@ -6,10 +6,12 @@ waits. It knows rows; no picture, no page.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 
 from monitor.alert import Alert
+from monitor.blind import Blind
 from monitor.database import Looker
 from monitor.day5_body import Day5
 from monitor.event import Event
@@ -56,6 +58,17 @@ class Incubator:
 
 
 @dataclass(frozen=True)
+class Assessment:
+    """What an embryologist said of an embryo."""
+
+    at: datetime
+    by: str
+    stage: str | None
+    grade: str | None
+    note: str | None
+
+
+@dataclass(frozen=True)
 class Source:
     """A plane that was judged: its file below the incubator's folder, the page in it, its digest."""
 
@@ -65,10 +78,31 @@ class Source:
 
 
 class Look:
-    """Over one journal. Every method raises StorageError where it cannot be read."""
+    """Over one journal. Every method raises StorageError where it cannot be read. `blind_first`: what the models say of
+    an embryo is not to be seen before it has been assessed; words of alerts that tell it are left out here."""
 
-    def __init__(self, looker: Looker) -> None:
+    def __init__(self, looker: Looker, blind_first: bool = False) -> None:
         self._looker, self._tracks = looker, Tracks(looker)
+        self._blind = Blind(blind_first, self._is_assessed)
+
+    def hides(self, embryo_id: str) -> bool:
+        """Whether what the models say of it is not to be seen yet."""
+        with self._looker.looking():
+            return self._blind.hides(embryo_id)
+
+    def assessments(self, embryo_id: str) -> list[Assessment]:
+        """Oldest first."""
+        query = "SELECT at, body FROM assessment WHERE embryo_id = ? ORDER BY number"
+        with self._looker.looking() as look:
+            rows = look.rows(query, (embryo_id,))
+        said = [(read_time(at), json.loads(body)) for at, body in rows]
+        return [Assessment(at, one["by"], one["stage"], one["grade"], one["note"]) for at, one in said]
+
+    def version(self) -> int:
+        """Another number after anything has been written."""
+        with self._looker.looking() as look:
+            ((version,),) = look.rows("PRAGMA data_version")
+        return int(version)
 
     def embryos_in(self, names: tuple[str, ...]) -> dict[str, int]:
         """Incubator -> embryos that lie in it."""
@@ -131,13 +165,13 @@ class Look:
         """The words that were said last of alerts that stand open no longer, newest first."""
         query = "SELECT body FROM alert WHERE state = 'cleared' ORDER BY number DESC LIMIT ?"
         with self._looker.looking() as look:
-            return [Alert.model_validate_json(body) for (body,) in look.rows(query, (_RECENT_ALERTS,))]
+            return self._words(look.rows(query, (_RECENT_ALERTS,)))
 
     def alerts_of(self, embryo_id: str) -> list[Alert]:
         """Every word said of an embryo, newest first."""
         query = "SELECT body FROM alert WHERE subject = ? ORDER BY number DESC"
         with self._looker.looking() as look:
-            return [Alert.model_validate_json(body) for (body,) in look.rows(query, (f"embryo/{embryo_id}",))]
+            return self._words(look.rows(query, (f"embryo/{embryo_id}",)))
 
     def last_frame(self, name: str) -> LastFrame | None:
         """Of an incubator; None before its first."""
@@ -159,8 +193,14 @@ class Look:
     # -- within `looking` ----------------------------------------------------------------------------------------------
 
     def _open_alerts(self) -> list[Alert]:
-        rows = self._looker.rows("SELECT body FROM open_alert ORDER BY alert_id")
-        return [Alert.model_validate_json(body) for (body,) in rows]
+        return self._words(self._looker.rows("SELECT body FROM open_alert ORDER BY alert_id"))
+
+    def _words(self, rows: list[tuple[str]]) -> list[Alert]:
+        words = [Alert.model_validate_json(body) for (body,) in rows]
+        return [word for word in words if not self._blind.hides_word(word)]
+
+    def _is_assessed(self, embryo_id: str) -> bool:
+        return bool(self._looker.rows("SELECT 1 FROM assessment WHERE embryo_id = ? LIMIT 1", (embryo_id,)))
 
     def _last_frame(self, name: str) -> LastFrame | None:
         rows = self._looker.rows("SELECT captured_at, recorded_at FROM last_frame WHERE incubator = ?", (name,))

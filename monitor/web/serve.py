@@ -22,7 +22,7 @@ from monitor.web.health import Health, over_http
 
 log = logging.getLogger(__name__)
 
-NICER = 5  # the daemon's frames go first
+NICER = 5
 _END_GRACE_S = 2.0
 _AT_ONCE = 64
 
@@ -32,7 +32,7 @@ def serve(config: Config, path: Path | None, port: int, daemon: str | None, unti
 
     Raises ConfigError when the address cannot be used.
     """
-    os.nice(NICER)
+    give_way()
     page = page_of(config, Health(None if daemon is None else over_http(daemon, config.http)), daemon is not None)
     listener = _listen(path, port)
     server = uvicorn.Server(
@@ -53,6 +53,14 @@ def serve(config: Config, path: Path | None, port: int, daemon: str | None, unti
         print(f"the page: http://127.0.0.1:{listener.getsockname()[1]}/", flush=True)
     server.run(sockets=[listener])
     os._exit(0)  # a thread that hangs in a share must not keep the process
+
+
+def give_way() -> None:
+    """The daemon's frames go first. A service manager may forbid it: then the two are equals."""
+    try:
+        os.nice(NICER)
+    except OSError as fault:
+        log.info("the page runs at the daemon's own priority", extra={"fault": str(fault)})
 
 
 def _listen(path: Path | None, port: int) -> socket.socket:

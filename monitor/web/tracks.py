@@ -41,9 +41,9 @@ class Point:
     planes: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Track:
-    """All or some frames of one embryo in order. `frames`: how many there are."""
+    """All or some frames of one embryo in order. `frames`: how many there are. The same object while nothing is new."""
 
     points: tuple[Point, ...]
     frames: int

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from markupsafe import Markup
 
@@ -16,11 +17,12 @@ from monitor.alert import Alert
 from monitor.vocabulary import Reading
 from monitor.web.charts import USUAL_END_H, axis_of, spark
 from monitor.web.look import Embryo, Incubator
-from monitor.web.tracks import Point
+from monitor.web.tracks import Point, Track
 from monitor.web.words import FLAG_WORDS, HPI_SOURCE_WORDS, OUTCOME_WORDS, PHASE_WORDS, alert_words, grade_words
 
 _MOST_EMPTY = 24  # a dish with a well 96 is not drawn with 90 empty places
 _SMALL_DISH = 16
+_CHARTS = 1024  # small ones that are kept
 
 Veiled = Callable[[str], bool]  # embryo -> whether its scores are hidden until it has been assessed
 
@@ -71,8 +73,7 @@ class Dish:
 
 def dishes(incubator: Incubator, veiled: Veiled) -> list[Dish]:
     """The incubator's dishes, by name; all charts have one axis."""
-    tracks = [one.track.points for one in incubator.embryos]
-    end = max((axis_of(points).end for points in tracks if points), default=USUAL_END_H)
+    end = max((_end_of(one.track) for one in incubator.embryos), default=USUAL_END_H)
     cards: dict[str, list[Card]] = {}
     for embryo in incubator.embryos:
         cards.setdefault(embryo.place.dish, []).append(card(embryo, end, veiled(embryo.embryo_id)))
@@ -99,8 +100,6 @@ def _dish(name: str, cards: list[Card]) -> Dish:
 def card(embryo: Embryo, axis_end: float, veiled: bool) -> Card:
     """`axis_end`: the hour to which the small chart reaches."""
     latest = embryo.latest
-    points = embryo.track.points
-    axis = axis_of(points, axis_end)
     stage, stage_says = stage_words(embryo)
     return Card(
         embryo_id=embryo.embryo_id,
@@ -114,9 +113,20 @@ def card(embryo: Embryo, axis_end: float, veiled: bool) -> Card:
         grade=None if embryo.day5 is None else grade_words(embryo.day5),
         flags=flags(latest),
         alerts=embryo.alerts,
-        chart=Markup("") if veiled or embryo.judged is None else spark(points, axis),
+        chart=Markup("") if veiled or embryo.judged is None else _chart(embryo.track, axis_end),
         veiled=veiled,
     )
+
+
+@lru_cache(maxsize=_CHARTS)
+def _end_of(track: Track) -> float:
+    return axis_of(track.points).end
+
+
+@lru_cache(maxsize=_CHARTS)
+def _chart(track: Track, axis_end: float) -> Markup:
+    """Drawn once for each frame that comes, not at each look."""
+    return spark(track.points, axis_of(track.points, axis_end))
 
 
 def hour_words(reading: Reading | None) -> str:

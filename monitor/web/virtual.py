@@ -14,7 +14,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from monitor.alert import Alert, AlertLimits, AlertState, AlertSubject, Evidence
+from monitor.alert_machine import Open, Watching
 from monitor.alert_table import Verdict
+from monitor.alert_texts import TEXTS
 from monitor.day5_body import Day5, Day5Criterion, Day5Frame, Day5Grade, Day5Measured
 from monitor.day5_table import Worked
 from monitor.event import Event, event_id
@@ -74,6 +76,22 @@ def fill(
         journal.commit(entries, start)
         names.append(run.embryo_id)
     return names
+
+
+def one_more(
+    journal: Journal,
+    places: Sequence[Place],
+    at: datetime,
+    pictured: Pictured = lambda place, moment, plane_um: None,
+) -> None:
+    """A frame more for the embryo in each place."""
+    entries = []
+    for number, place in enumerate(places):
+        run = journal.runs(place)[-1]
+        start = run.insemination or run.first.captured_at or at
+        hpi = (at - start) / timedelta(hours=1)
+        entries.append(_entry(run, Moment(captured_at=at), hpi, number, pictured, staged=True))
+    journal.commit(entries, at)
 
 
 def phase_at(hpi: float) -> int:
@@ -177,12 +195,13 @@ def raise_alert(journal: Journal, embryo_id: str, at: datetime, kind: str = "low
         subject=subject,
         raised_at=at,
         value=0.07,
-        limits=AlertLimits(enter=0.1, leave=0.2, for_min=360, unit="probability"),
-        text="P(blastocyst) has been at or below 0.10 for 6 h",
+        limits=AlertLimits(enter=0.1, leave=0.2, for_min=360, unit=""),
+        text=TEXTS[kind],
         evidence=Evidence(),
-        runbook="runbook.md#low_blastocyst_probability",
+        runbook=f"runbook.md#{kind}",
     )
-    journal.decide([Verdict(subject, words=(alert,))], at)
+    standing = Open(alert_id=name, revision=1, raised_at=at, first_reading=None, worst=0.07, said_s=None, told_at=at)
+    journal.decide([Verdict(subject, {kind: Watching(open=standing)}, (alert,))], at)
     return alert
 
 

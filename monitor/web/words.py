@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from monitor.contradictions import TABLE
 from monitor.day5_body import Day5
 from monitor.vocabulary import PHASES, Outcome
 
@@ -101,6 +102,15 @@ DAY5_OUTCOME_WORDS = {
     "not_gradable": "not gradable",
     "no_embryo": "no embryo found in the picture",
 }
+
+AGREEMENT_WORDS = {
+    "same": "the graders say the same",
+    "one_apart": "the graders are one step apart",
+    "apart": "the graders disagree",
+    "alone": "one grader spoke",
+}
+
+CONTRADICTION_WORDS = {one.word: one.says for one in TABLE} | {"grader_failed": "a grader gave nothing"}
 
 HPI_SOURCE_WORDS = {
     "file": "hours from the time file",

@@ -19,6 +19,7 @@ function tellTimes(root) {
 
 // -- refreshing: what has changed takes the place of what was there ---------------------------------------------------
 
+const tags = new WeakMap(); // box -> the ETag of what it last got
 const served = new Map(); // id -> what the server last said: what a script has changed since is no news
 
 function remember(root) {
@@ -29,8 +30,14 @@ async function refresh(box) {
   const began = performance.now();
   let answer;
   try {
-    answer = await fetch(box.dataset.poll, { cache: "no-store", headers: { Accept: "text/html" } });
+    const known = tags.has(box) ? { "If-None-Match": tags.get(box) } : {};
+    answer = await fetch(box.dataset.poll, { cache: "no-store", headers: { Accept: "text/html", ...known } });
+    if (answer.status === 304) {
+      $("stale").hidden = true;
+      return;
+    }
     if (!answer.ok) throw new Error(answer.status);
+    if (answer.headers.has("ETag")) tags.set(box, answer.headers.get("ETag"));
   } catch {
     $("stale").hidden = false;
     return;
@@ -55,6 +62,7 @@ async function refresh(box) {
     part.querySelectorAll("details").forEach((one, n) => (one.open = open[n]));
     if (focused) part.querySelector("a, button")?.focus({ preventScroll: true });
     tellTimes(part);
+    equip(part);
     changed += 1;
   }
   $("stale").hidden = true;
@@ -63,6 +71,46 @@ async function refresh(box) {
 
 const busyIn = (part) => part.contains(document.activeElement) && /^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement.tagName);
 
+// -- commands: an acknowledgement, an assessment -----------------------------------------------------------------------
+
+function equip(root) {
+  for (const form of root.querySelectorAll("form.scripted")) {
+    form.hidden = false;
+    if (form.elements.by && !form.elements.by.value) form.elements.by.value = sessionStorage.getItem("by") ?? "";
+  }
+}
+
+document.addEventListener("submit", async (event) => {
+  const form = event.target.closest("form[data-command]");
+  if (!form) return;
+  event.preventDefault();
+  const said = Object.fromEntries([...new FormData(form)].filter(([, value]) => value.trim() !== ""));
+  if (said.by) sessionStorage.setItem("by", said.by); // for as long as this tab is open
+  const answer = form.querySelector(".answer");
+  const button = form.querySelector("button");
+  button.disabled = true;
+  answer.textContent = "is being recorded ...";
+  try {
+    const got = await fetch(`/api/v1/command/${form.dataset.command}`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ id: `page-${Date.now()}-${Math.random().toString(36).slice(2, 10)}`, ...said }),
+    });
+    const text = await got.text();
+    const told = got.headers.get("Content-Type")?.startsWith("application/json") ? JSON.parse(text).reason : text;
+    answer.textContent = got.ok ? `recorded${told ? `: ${told}` : ""}` : `not recorded: ${told}`;
+    if (got.ok) {
+      document.activeElement?.blur();
+      const box = document.querySelector("[data-poll]");
+      if (box) await refresh(box);
+    }
+  } catch {
+    answer.textContent = "not recorded: the monitor does not answer";
+  }
+  button.disabled = false;
+});
+
+equip(document);
 for (const box of document.querySelectorAll("[data-poll]")) {
   remember(document);
   let running = false;
