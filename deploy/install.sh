@@ -6,7 +6,8 @@ umask 022  # whoever calls it: the service's user has to read what is installed
 
 usage() {
   cat <<'TEXT'
-install.sh [--gpu | --jetson | --cpu] [--extra NAME]...   install or upgrade from this bundle; restarts a running service
+install.sh [--gpu | --jetson | --cpu] [--extra NAME]...   install or upgrade from this bundle; restarts a running service.
+                                                          Without a word of the device: for the one it was installed for
 install.sh --roll-back                                    the version before serves again
 install.sh --backup                                       journal, memories, configuration -> /var/backups/pellucid
 install.sh --uninstall                                    away with programs and unit; configuration, data, backups stay
@@ -29,7 +30,7 @@ make_release() {  # prints its name
   wheel=$(find "$BUNDLE/wheels" -name 'pellucid-*.whl' 2>/dev/null || true)
   [ "$(wc -w <<<"$wheel")" = 1 ] || fail "$BUNDLE/wheels must hold one pellucid-*.whl: was this made by 'make bundle'?"
   version=$(basename "$wheel" | cut -d- -f2)
-  name="$version-$(sha256sum "$wheel" | cut -c1-8)$(printf -- '-%s' "${EXTRAS[@]}")$SITE_PACKAGES_TAG"
+  name="$version-$(sha256sum "$wheel" | cut -c1-8)$(printf -- '-%s' "${EXTRAS[@]}")"
   release=$HOME_DIR/releases/$name
   if [ ! -e "$release/.complete" ]; then
     say "installing $name" >&2
@@ -149,12 +150,10 @@ uninstall() {
   say "away. What it knew stays: $CONFIG $STATE $BACKUPS and the user pellucid"
 }
 
-ACTION=install_or_upgrade DEVICE="" EXTRAS=(web) PYTHON=${PYTHON:-python3} SITE_PACKAGES="" SITE_PACKAGES_TAG=""
+ACTION=install_or_upgrade DEVICE="" EXTRAS=(web) PYTHON=${PYTHON:-python3} SITE_PACKAGES=""
 while [ $# -gt 0 ]; do
   case $1 in
-    --gpu) DEVICE=gpu EXTRAS+=(tensorrt) ;;
-    --jetson) DEVICE=jetson SITE_PACKAGES=--system-site-packages SITE_PACKAGES_TAG=-jetson ;; # JetPack brings TensorRT
-    --cpu) DEVICE=cpu ;;
+    --gpu | --jetson | --cpu) DEVICE=${1#--} ;;
     --extra) EXTRAS+=("${2:?--extra needs a name}"); shift ;;
     --roll-back) ACTION=roll_back ;;
     --backup) ACTION=backup ;;
@@ -164,6 +163,13 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
+for known in gpu jetson; do  # an upgrade is for what is here
+  [ -n "$DEVICE" ] || [ ! -e "$UNIT.d/$known.conf" ] || DEVICE=$known
+done
+case $DEVICE in
+  gpu) EXTRAS+=(tensorrt) ;;
+  jetson) EXTRAS+=(jetson) SITE_PACKAGES=--system-site-packages ;;  # JetPack brings TensorRT
+esac
 [ "$(id -u)" = 0 ] || fail "this needs root"
 [ -d /run/systemd/system ] || fail "systemd does not run here"
 "$ACTION"

@@ -20,7 +20,9 @@ HUMAN_SD_H: Mapping[str, float] = {
 }  # fmt: skip
 
 
-_LANDMARKS = {later for _, later in INTERVAL_H}  # stages of which it is known how long embryos take to them
+# stages of which it is known how long embryos take to them. Not t4: three cells are four within an hour, models and
+# people take one for the other, and whoever waits for the fifth has seen both
+_LANDMARKS = {later for _, later in INTERVAL_H} - {"t4"}
 
 
 def followers(phase: str) -> tuple[str, ...]:

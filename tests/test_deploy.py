@@ -15,6 +15,7 @@ import pytest
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
+from monitor.layouts import PRESETS
 from tests.house import FakeClock, new_metrics
 
 DEPLOY = Path(__file__).resolve().parents[1] / "deploy"
@@ -163,3 +164,25 @@ def test_no_two_panels_lie_upon_each_other_and_every_choice_is_used(name: str) -
     queries = " ".join(target["expr"] for one in board["panels"] for target in one["targets"])
     chosen = {one["name"] for one in board["templating"]["list"]} - {"datasource"}
     assert set(re.findall(r"\$(\w+)", queries)) == chosen
+
+
+def anchor(heading: str) -> str:
+    """As GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("name", ["README.md", "runbook.md", "contract.md"])
+def test_every_link_of_the_documents_leads_somewhere(name: str) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", (DEPLOY / name).read_text()):
+        file, _, place = target.partition("#")
+        found = DEPLOY / (file or name)
+        assert found.exists(), target
+        if place and found.suffix == ".md":
+            assert place in {
+                anchor(heading) for heading in re.findall(r"^#+ (.*)$", found.read_text(), re.MULTILINE)
+            }, target
+
+
+def test_every_layout_is_told_how_to_connect() -> None:
+    table = (DEPLOY / "README.md").read_text().partition("## Connect an incubator")[2].partition("\n## ")[0]
+    assert set(re.findall(r"\| `([a-z-]+)` \|", table)) - {"layout"} == set(PRESETS)

@@ -97,6 +97,12 @@ class Box(Machine):
     def give(self, bundle: Path) -> None:
         shutil.copy(bundle, self.root / "root")
 
+    def install(self) -> subprocess.CompletedProcess[str]:
+        """The same commands where they are to fail."""
+        return self.ask(
+            "set +e; tar -xf pellucid-*.tar; pellucid-*/deploy/install.sh; code=$?; rm -r pellucid-*; exit $code"
+        )
+
     def frames(self, well: str, count: int, after_min: int = 0) -> None:
         """An incubator writes `count` frames of a well, one a minute, the last a little while ago."""
         begin = datetime.now(timezone.utc).replace(second=0, microsecond=0) - timedelta(hours=2)
@@ -167,6 +173,7 @@ def test_following_the_document_ends_in_a_service_that_judges_tells_and_is_watch
     heard = re.findall(r"^pellucid/v1/lab1/box1/embryo/inc1/D1/[12]/reading (\{.*\})$", box.said, re.MULTILINE)
     assert len(heard) == 2
     assert all(json.loads(body)["outcome"] == "judged" for body in heard)
+    assert re.search(r'"command": ?"insemination".*"accepted": ?true', box.said)
     assert "error " not in box.said and re.search(
         r"^ok +mqtt +localhost:8883: logged in with MQTT 5", box.said, re.MULTILINE
     )
@@ -334,6 +341,21 @@ def test_installing_the_same_again_changes_nothing(box: Box, bundle: Path) -> No
     assert (box.ask(state).stdout, box.show("pellucid", "MainPID")) == (before, pid)
 
 
+def test_an_upgrade_of_a_machine_with_a_gpu_asks_for_what_a_gpu_needs_and_changes_nothing_without(
+    box: Box, bundle: Path
+) -> None:
+    drop_in = box.root / "etc/systemd/system/pellucid.service.d/gpu.conf"
+    drop_in.parent.mkdir(exist_ok=True)
+    drop_in.write_text("[Service]\n")
+    before, pid = box.run("readlink /opt/pellucid/current"), box.show("pellucid", "MainPID")
+    box.give(bundle)
+    ended = box.install()
+    assert ended.returncode == 1 and "pip did not find everything in" in ended.stderr and "tensorrt" in ended.stderr
+    assert (box.run("readlink /opt/pellucid/current"), box.show("pellucid", "MainPID")) == (before, pid)
+    drop_in.unlink()
+    box.run("systemctl daemon-reload")
+
+
 def test_upgrade_roll_back_backup_and_restore_lose_nothing(box: Box, newer: Path) -> None:
     version, known = box.version, [reading["id"] for reading in box.readings()]
     box.give(newer)
@@ -357,7 +379,7 @@ def test_a_version_that_does_not_start_gives_way_to_the_one_before(box: Box, new
     (unit,) = (box.root / RELEASES[1:]).glob("0.9.9-*/deploy/systemd/pellucid.service")
     unit.write_text(unit.read_text().replace("pellucid run", "pellucid walk"))
     box.give(newer)
-    ended = box.ask("tar -xf pellucid-*.tar && pellucid-*/deploy/install.sh; code=$?; rm -r pellucid-*; exit $code")
+    ended = box.install()
     assert ended.returncode == 1 and "did not start; the version before serves again" in ended.stderr
     assert "invalid choice: 'walk'" in ended.stderr
     assert (box.version, box.show("pellucid", "ActiveState")["ActiveState"]) == (version, "active")

@@ -98,6 +98,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
 def test_an_incubator_that_stops_ends_in_a_call_and_one_that_goes_on_in_another(night: Night) -> None:
     night.watching.wait_for('pellucid_frames_total{outcome="judged"} > 12')
     assert night.watching.query('ALERTS{alertname="PellucidFramesStopped"}') == []
+    night.watching.called.forget()
     night.incubator.send_signal(signal.SIGSTOP)
     call = night.watching.called.wait_for("PellucidFramesStopped", "firing")
     assert call["labels"]["incubator"] == "inc1" and call["labels"]["severity"] == "critical"
@@ -142,6 +143,7 @@ def test_frames_that_come_again_end_the_alarm(night: Night) -> None:
 
 
 def test_a_monitor_that_dies_is_told_of(night: Night) -> None:
+    night.watching.called.forget()
     night.service.kill()
     call = night.watching.called.wait_for("PellucidAbsent", "firing")
     assert call["labels"]["node"] == "box1" and call["annotations"]["summary"] == "box1: the monitor does not answer"

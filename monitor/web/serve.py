@@ -32,7 +32,7 @@ def serve(config: Config, path: Path | None, port: int, daemon: str | None, unti
 
     Raises ConfigError when the address cannot be used.
     """
-    be_gentle()
+    give_way()
     page = page_of(config, Health(None if daemon is None else over_http(daemon, config.http)), daemon is not None)
     listener = _listen(path, port)
     server = uvicorn.Server(
@@ -53,14 +53,6 @@ def serve(config: Config, path: Path | None, port: int, daemon: str | None, unti
         print(f"the page: http://127.0.0.1:{listener.getsockname()[1]}/", flush=True)
     server.run(sockets=[listener])
     os._exit(0)  # a thread that hangs in a share must not keep the process
-
-
-def be_gentle() -> None:
-    """Let the daemon's frames go first. A service may be forbidden to say so; then the page is as good without."""
-    try:
-        os.nice(NICER)
-    except OSError as fault:
-        log.info("the page keeps its priority", extra={"fault": str(fault)})
 
 
 def give_way() -> None:
