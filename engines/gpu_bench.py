@@ -133,7 +133,7 @@ def _plan(
     say: Say,
     clock: Clock,
 ) -> tuple[bytes, float | None]:
-    plan = store.find(key_of(part, toolkit.facts, profile))
+    plan = store.find_whole(key_of(part, toolkit.facts, profile))
     if plan is not None:
         return plan, None
     began = clock()

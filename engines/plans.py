@@ -88,6 +88,13 @@ class PlanStore:
             raise PlanError(f"plan {self._path(key, 'plan')} is damaged: its bytes are not those that were kept")
         return plan
 
+    def find_whole(self, key: PlanKey) -> bytes | None:
+        """The plan, or None where it must be built: there is none, or it is damaged."""
+        try:
+            return self.find(key)
+        except PlanError:
+            return None
+
     def keep(self, key: PlanKey, plan: bytes, built_in_s: float) -> None:
         """Write it; plans of the same model for another version, device or precision go."""
         record = {**key.content(), "sha256": hashlib.sha256(plan).hexdigest(), "bytes": len(plan)}

@@ -90,7 +90,7 @@ def build_missing(path: Path, toolkit: Toolkit, folder: Path | None) -> Iterator
     for part in manifest.parts():
         key = key_of(part, toolkit.facts, PROFILE)
         try:
-            if store.find(key) is None:
+            if store.find_whole(key) is None:
                 build_plan(graph_path(path, manifest, part.graph), part, toolkit, store, say=_say)
             where = f"{store.folder / key.stem}.plan"
             yield f"{part.spec.name}: {where}; it serves once it has said what the CPU says", True

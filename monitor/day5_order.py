@@ -1,12 +1,13 @@
 """Blastocysts in the order of their readings, held against a clinic's word of good or poor: to evaluate, on pictures.
 
-A reading has no such number and is told without one: this orders embryos whose outcome is known, to see whether the
-readings know it too. It refuses to know pictures, and to say what should be done with an embryo.
+By what the graders expect, and by two measures of the parts: how large the body is, how much of it the cavity. No
+reading is told with such a rank: this orders embryos whose outcome is known, to see whether the readings know it too.
+It refuses to know pictures, and to say what should be done with an embryo.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,20 +43,35 @@ def _letter(one: Criterion[Grade]) -> float:
     return sum(POINTS[grade] * p for grade, p in one.probabilities.items())
 
 
-def auc_of(known: Sequence[Known]) -> float | None:
-    """The share of pairs of a good and a poor one that their points put right; None without both."""
+def body_of(reading: Day5Reading) -> float:
+    """The body's diameter: a blastocyst expands. 0 where nothing was measured."""
+    return (reading.measured and reading.measured.body_diameter) or 0.0
+
+
+def cavity_of(reading: Day5Reading) -> float:
+    """The cavity's share of the body; 0 where nothing was measured."""
+    return (reading.measured and reading.measured.blastocoel_fraction) or 0.0
+
+
+RANKS: dict[str, Callable[[Day5Reading], float]] = {"grade": points_of, "body": body_of, "cavity": cavity_of}
+
+
+def auc_of(known: Sequence[Known], rank: Callable[[Day5Reading], float] = points_of) -> float | None:
+    """The share of pairs of a good and a poor one that a rank puts right; None without both."""
     judged = [one for one in known if one.quality in (GOOD, POOR)]
     good = np.array([one.quality == GOOD for one in judged])
     if not good.any() or good.all():
         return None
-    return roc_auc(np.array([points_of(one.reading) for one in judged]), good)
+    return roc_auc(np.array([rank(one.reading) for one in judged]), good)
 
 
 def ordered(title: str, known: Sequence[Known]) -> str:
-    """A line for each, best first, and the AUC, for a terminal or a log."""
-    lines = [f"{title}: {len(known)} embryos"]
-    for one in sorted(known, key=lambda each: (-points_of(each.reading), each.embryo)):
-        lines.append(f"  {points_of(one.reading):5.2f}  {one.quality:<5} {one.embryo:<10} {one.reading.text()}")
-    auc = auc_of(known)
-    lines.append("  no AUC: it needs good and poor ones" if auc is None else f"  AUC of good against poor {auc:.2f}")
+    """A line for each, the largest first, and the AUC of each rank, for a terminal or a log."""
+    lines = [f"{title}: {len(known)} embryos; " + "  ".join(RANKS)]
+    for one in sorted(known, key=lambda each: (-body_of(each.reading), each.embryo)):
+        ranks = f"{points_of(one.reading):6.2f} {body_of(one.reading):6.0f} {cavity_of(one.reading):6.2f}"
+        lines.append(f"  {ranks}  {one.words:<5} {one.quality:<5} {one.embryo:<10} {one.reading.text()}")
+    aucs = [(name, auc_of(known, rank)) for name, rank in RANKS.items()]
+    told = "  ".join(f"{name} {auc:.2f}" for name, auc in aucs if auc is not None)
+    lines.append(f"  AUC of good against poor: {told}" if told else "  no AUC: it needs good and poor ones")
     return "\n".join(lines)

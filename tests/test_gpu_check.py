@@ -94,6 +94,9 @@ def test_build_makes_what_is_missing_and_list_shows_it(tmp_path: Path, capsys: p
     for _ in range(2):
         assert build(arguments, lambda: toolkit) == 0
     assert toolkit.builds == 1, "what is there is not built again"
+    (plan,) = plans.glob("*.plan")
+    plan.write_bytes(b"torn")
+    assert build(arguments, lambda: toolkit) == 0 and toolkit.builds == 2, "what is torn is"
     assert "it serves once it has said what the CPU says" in capsys.readouterr().out
     assert main(["engines", "list", "--models", str(tmp_path), "--plans", str(plans)]) == 0
     assert "plan of tiny: fp32, 0.0 MB, for fake accelerator, driver 0, fake 1.0" in capsys.readouterr().out

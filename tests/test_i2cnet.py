@@ -37,7 +37,7 @@ from training.i2cnet.model import (  # noqa: E402
     weight_of,
 )
 from training.i2cnet.pictures import StillPicture, blasts_pictures, split  # noqa: E402
-from training.i2cnet.train import batch_loss, new_run  # noqa: E402
+from training.i2cnet.train import batch_loss, new_run, start_from  # noqa: E402
 
 pytestmark = pytest.mark.train
 
@@ -209,6 +209,17 @@ def test_the_lamps_brightness_says_nothing() -> None:
         torch.testing.assert_close(made.probabilities(x), made.probabilities(0.6 * x + 0.1), atol=1e-4, rtol=0)
 
 
+def test_a_gain_of_the_logits_begins_as_the_same_network() -> None:
+    made = []
+    for gain in (1.0, 8.0):
+        torch.manual_seed(0)
+        made.append(I2CNet(replace(TINY, logit_gain=gain)).eval())
+    x = some(1, 3, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(made[1].probabilities(x), made[0].probabilities(x))
+    assert made[1].supervised[0].norm.weight[0] == 1 / 8
+
+
 # --- training
 
 
@@ -283,6 +294,19 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
         checkpoint.load(resumed.path, "i2cnet").weights, checkpoint.load(whole.path, "i2cnet").weights, rtol=0, atol=0
     )
     assert [row.split(",")[0] for row in resumed.losses.read_text().splitlines()] == ["step", *"12345"]
+
+
+def test_a_run_may_begin_with_the_weights_of_another_and_says_so(tmp_path: Path) -> None:
+    first = trained(tmp_path / "first.pt", 3)
+    second = new_run(tmp_path / "second.pt", TINY, recipe_of(1), "toys")
+    start_from(second, first.path)
+    kept = first.average.network.state_dict()
+    torch.testing.assert_close(second.network.state_dict(), kept, rtol=0, atol=0)
+    torch.testing.assert_close(second.average.network.state_dict(), kept, rtol=0, atol=0)
+    assert second.about == "toys, after 3 steps of 4 (first)"
+    other = new_run(tmp_path / "other.pt", replace(TINY, inter=False), recipe_of(1), "toys")
+    with pytest.raises(ValueError, match="another size or row"):
+        start_from(other, first.path)
 
 
 def test_a_checkpoint_of_other_pictures_is_not_gone_on_with(tmp_path: Path) -> None:

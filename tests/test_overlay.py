@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ from engines.day5_models import Day5Models
 from engines.measure import measure
 from engines.square import Square
 from monitor.day5_judge import Day5Judge
-from monitor.day5_order import Known, auc_of, ordered, points_of
+from monitor.day5_order import Known, auc_of, body_of, cavity_of, ordered, points_of
 from monitor.day5_sheet import judged_sheet, main, read_stack, sheet_of_stacks
 from monitor.gardner import Day5Reading, Opinion, read_gardner
 from monitor.overlay import COLOURS, NAMES, SHOWN_PX, Shown, draw_overlay, draw_without, measured_lines, sheet_of
@@ -31,6 +32,13 @@ def rings() -> np.ndarray:
     for part, radius in ((Part.ZP, 110), (Part.TE, 95), (Part.BLASTOCOEL, 80)):
         cv2.circle(labels, (128, 128), radius, int(part), cv2.FILLED)
     cv2.circle(labels, (90, 128), 25, int(Part.ICM), cv2.FILLED)
+    return labels
+
+
+def small() -> np.ndarray:
+    labels = np.zeros((256, 256), np.uint8)
+    for part, radius in ((Part.TE, 50), (Part.BLASTOCOEL, 20)):
+        cv2.circle(labels, (128, 128), radius, int(part), cv2.FILLED)
     return labels
 
 
@@ -131,7 +139,13 @@ def test_the_order_of_readings_follows_grade_and_letters_and_says_when_no_auc_ca
     known = [Known("a", "1BB", "poor", full), Known("b", "3AA", "good", early), Known("c", "3AA", "good", full)]
     assert auc_of(known) == 0.25  # one pair the wrong way round, one a tie
     told = ordered("five", known).splitlines()
-    assert [line.split()[2] for line in told[1:4]] == ["a", "c", "b"] and told[4].endswith("poor 0.25")
+    assert told[-1] == "  AUC of good against poor: grade 0.25  body 0.50  cavity 0.50"  # nothing was measured
+    sized = [
+        replace(one, reading=replace(one.reading, measured=measure(rings() if one.quality == "good" else small())))
+        for one in known
+    ]
+    assert (auc_of(sized, body_of), auc_of(sized, cavity_of)) == (1.0, 1.0)
+    assert [line.split()[5] for line in ordered("sized", sized).splitlines()[1:4]] == ["b", "c", "a"]
     assert auc_of(known[1:]) is None and "no AUC" in ordered("good ones", known[1:])
 
 

@@ -28,6 +28,7 @@ from tests.pages import START, commands_over, filled, key, page_config, wells
 from tests.programs import program
 
 pytestmark = pytest.mark.browser
+expect.set_options(timeout=20_000)  # a busy machine; what holds is seen at once
 
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
@@ -228,7 +229,7 @@ def test_what_is_written_appears_by_itself_and_in_little_work(browser: Browser, 
         page.evaluate("document.addEventListener('refreshed', (event) => (window.last = event.detail))")
         expect(page.locator("#w-D1-5 .alertline")).to_have_count(0)
         virtual.raise_alert(journal, f"inc1/D1/5/{key(0)}", START)
-        expect(page.locator("#w-D1-5 .alertline")).to_contain_text("low P(blastocyst)", timeout=20_000)
+        expect(page.locator("#w-D1-5 .alertline")).to_contain_text("low P(blastocyst)")
         refreshed = page.evaluate("window.last")
         assert refreshed["changed"] == 1, "only what has changed is replaced"
         assert one.faults == []

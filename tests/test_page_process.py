@@ -29,6 +29,8 @@ from monitor.journal import Journal
 from monitor.login import LASTS_S, Door, from_own_page, named_rightly, safe_target
 from monitor.page_process import PageProcess, endpoints_up, page_command
 from monitor.relay import Relay, is_of_page
+from monitor.web.health import over_http
+from tests.certificates import Authority, needs_openssl
 from tests.house import FakeClock, new_metrics
 from tests.pages import START, filled, page_config, wells
 
@@ -207,6 +209,22 @@ def test_with_a_token_a_browser_logs_in_once_and_a_program_sends_it(store: Path,
         assert "Max-Age=0" in ask(url, "/logout", "POST", Cookie=session)[1]["Set-Cookie"]
 
 
+@needs_openssl
+def test_behind_tls_the_page_asks_the_daemon_by_its_very_certificate_and_its_token(store: Path, tmp_path: Path) -> None:
+    made = Authority(tmp_path, "authority").issue("box")
+    (tmp_path / "token").write_text("s3cret\n")
+    tls = {"cert_file": made.cert_file, "key_file": made.key_file}
+    config = page_config(store, page=True, tls=tls, token_file=tmp_path / "token")
+    with up(config) as endpoints:
+        fetch = over_http(endpoints.url_from_here, config.http)
+        assert 'pellucid_share_reachable{incubator="inc1"}' in fetch()
+        other = Authority(tmp_path, "other").issue("box2")
+        stranger = {"cert_file": other.cert_file, "key_file": other.key_file}
+        wrong = page_config(store, tls=stranger, token_file=tmp_path / "token").http
+        with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
+            over_http(endpoints.url_from_here, wrong)()
+
+
 def test_a_session_ends_with_its_time_and_with_the_token() -> None:
     now = [1000.0]
     door = Door(b"one", True, lambda: now[0])
@@ -378,7 +396,8 @@ def test_the_page_reads_a_journal_whose_daemon_has_gone(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_bench_tells_every_figure_and_its_goal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("amqtt", reason="the extra `demo` is not installed")
-    from monitor.web.bench import TURNS, main
+    from monitor.web.bench import main
+    from monitor.web.visitor import TURNS
 
     out = tmp_path / "bench.json"
     assert main(["--rounds", "1", "--embryos", "3", "--hours", "3", "--json-file", str(out)]) == 0

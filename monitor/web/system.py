@@ -133,7 +133,7 @@ def _incubator(figures: Figures, look: Look, name: str, now: datetime) -> Iterat
     if skew is None:
         yield _unknown("clock", figures, "no live frame with a clock in its name yet")
     else:
-        told = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} its files' clock"
+        told = f"{duration(abs(skew))} {'ahead of' if skew > 0 else 'behind'} its files' clock"
         yield Check("clock", "attention" if abs(skew) > _SKEW_S else "good", told)
     yield _drift(figures, name)
     aside = [(reason, count) for incubator, reason, count in look.put_aside() if incubator == name]

@@ -106,11 +106,13 @@ def _lit(image: Image, rng: np.random.Generator) -> Image:
     The ranges hold what the real blastocysts to tune on show beside drawn ones: half as much contrast again, in a
     brighter middle.
     """
-    image = _relief(np.clip(image, 0, 1), float(np.exp(rng.uniform(*RELIEF))))
-    gamma, gain = np.float32(np.exp(rng.normal(0, 0.25))), np.float32(np.exp(rng.uniform(*GAIN)))
-    image = np.clip(image, 0, 1) ** gamma * gain * _lamp(image.shape[-1], rng) + np.float32(rng.normal(0, 0.04))
-    soft, grain = rng.uniform(0.3, 1.6) * (rng.random() < 0.4), rng.uniform(0, 0.05) * (rng.random() < 0.5)
-    if soft:
+    far = rng.random()  # 0 to 1: as drawn, to as far as it goes
+    image = _relief(np.clip(image, 0, 1), float(np.exp(far * rng.uniform(*RELIEF))))
+    gamma, gain = np.float32(np.exp(far * rng.normal(0, 0.3))), np.float32(np.exp(far * rng.uniform(*GAIN)))
+    lamp = _lamp(image.shape[-1], far, rng)
+    image = np.clip(image, 0, 1) ** gamma * gain * lamp + np.float32(far * rng.normal(0, 0.05))
+    soft, grain = far * rng.uniform(0.3, 1.8) * (rng.random() < 0.4), far * rng.uniform(0, 0.06) * (rng.random() < 0.5)
+    if soft > 0.2:
         image = np.stack([cv2.GaussianBlur(one, (0, 0), float(soft)) for one in image])
     if grain:
         image = image + _grain(image.shape, rng) * np.float32(grain)
@@ -130,12 +132,12 @@ def _enlarged(small: Image, shape: tuple[int, ...]) -> Image:
     return np.asarray(cv2.resize(soft, shape[::-1], interpolation=cv2.INTER_LINEAR), dtype=np.float32)
 
 
-def _lamp(side_px: int, rng: np.random.Generator) -> Image:
+def _lamp(side_px: int, far: float, rng: np.random.Generator) -> Image:
     """(side, side): brightness that falls off to one side, now and then with a dark rim as of a well's edge."""
     down, across = np.meshgrid(*[np.linspace(-1, 1, side_px, dtype=np.float32)] * 2, indexing="ij")
-    turn, slope = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.3)
+    turn, slope = rng.uniform(0, 2 * np.pi), far * rng.uniform(0, 0.4)
     lamp = 1 + np.float32(slope * np.cos(turn)) * across + np.float32(slope * np.sin(turn)) * down
-    if rng.random() < 0.4:
+    if rng.random() < 0.6 * far:
         x, y, reach, width = *rng.uniform(-0.4, 0.4, 2), rng.uniform(0.9, 1.5), rng.uniform(0.05, 0.3)
         beyond = (np.hypot(across - np.float32(x), down - np.float32(y)) - np.float32(reach)) / np.float32(width)
         lamp *= 1 - np.float32(rng.uniform(0.3, 1.0)) * np.clip(beyond, 0, 1)

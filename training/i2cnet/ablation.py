@@ -88,6 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.i2cnet.ablation", description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=0.0, help="of training, of each row; 0: only --steps counts")
     parser.add_argument("--steps", type=int, default=0, help="of training, of each row; 0: only --minutes counts")
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--side-px", type=int, default=128)
     parser.add_argument("--count", type=int, default=900, help="drawn squares to train on")
     parser.add_argument("--test-count", type=int, default=60, help="validation embryos to measure on")
@@ -116,7 +117,8 @@ def _trained_rows(chosen: argparse.Namespace) -> dict[str, dict[str, float]]:
     whole = drawn_for_training(blastocysts.drawn(chosen.cache, moments, chosen.workers))
     pictures = [Shrunken(one, chosen.side_px) for one in whole]
     test = blastocysts.drawn(chosen.cache, blastocysts.validation_moments(chosen.test_count), chosen.workers)
-    recipe = Recipe(lr=SMALL_LR, steps=chosen.steps, minutes=chosen.minutes, seed=chosen.seed, half=chosen.half)
+    limits = {"steps": chosen.steps, "minutes": chosen.minutes}
+    recipe = Recipe(lr=SMALL_LR, batch=chosen.batch, seed=chosen.seed, half=chosen.half, **limits)
     found = {}
     for number, (name, row) in enumerate(ROWS.items()):
         config = replace(row, input_px=chosen.side_px)

@@ -30,7 +30,8 @@ class I2CNetConfig:
 
     `intra`, `inter`: the two context modules (IACCM, IRCCM); with neither the maps are only handed down. `weighting`:
     the mapping U of equation 12, with `alpha` and `beta`. `relu_logits`: L ends in a ReLU, as written; then no class
-    is ever less likely than .5 in the maps. `clamp_sum`: sums of maps are held below 1 before U.
+    is ever less likely than .5 in the maps. `clamp_sum`: sums of maps are held below 1 before U. `logit_gain`: times
+    this the norm of L, which begins as much smaller: the same network, whose confidence learns that much faster.
     """
 
     widths: tuple[int, ...] = PAPER_WIDTHS
@@ -43,6 +44,7 @@ class I2CNetConfig:
     clamp_sum: bool = False
     alpha: float = 1.0
     beta: float = 2.0
+    logit_gain: float = 1.0
 
     def __post_init__(self) -> None:
         if min(self.widths) < K or len(self.widths) < 2:
@@ -53,7 +55,7 @@ class I2CNetConfig:
     @classmethod
     def small(cls) -> I2CNetConfig:
         """The bundled variant: three planes, logits without the ReLU, sums held below 1 (measured: README.md)."""
-        return cls(SMALL_WIDTHS, planes=3, relu_logits=False, clamp_sum=True)
+        return cls(SMALL_WIDTHS, planes=3, relu_logits=False, clamp_sum=True, logit_gain=8.0)
 
     @classmethod
     def read(cls, kept: Mapping[str, object]) -> I2CNetConfig:
@@ -181,6 +183,9 @@ class I2CNet(nn.Module):
         self.supervised = nn.ModuleList(ConvNorm(K, K, 3) for _ in wide)
         self.contexts = nn.ModuleList(I2CModule(width, config) for width in wide[:-1])
         self.apply(_kaiming)
+        for level in self.supervised:
+            assert isinstance(level, ConvNorm)
+            nn.init.constant_(level.norm.weight, 1 / config.logit_gain)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         features = []
@@ -204,7 +209,7 @@ class I2CNet(nn.Module):
 
     def _logits(self, level: int, features: Tensor) -> Tensor:
         """L of equation 3: convolution, batch norm, and the paper's ReLU where it is asked for."""
-        logits = self.supervised[level](self.squeezes[level](features))
+        logits = self.config.logit_gain * self.supervised[level](self.squeezes[level](features))
         return torch.relu(logits) if self.config.relu_logits else logits
 
 

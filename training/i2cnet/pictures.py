@@ -42,7 +42,7 @@ class DrawnPicture:
         return self.drawn.labels
 
     def channels(self, rng: np.random.Generator) -> Gray:
-        return one_or_three(self.drawn.planes, self.drawn.settings.planes_um, rng)
+        return one_or_three(self.drawn.planes, self.drawn.settings.planes_um, rng, 0.25)
 
 
 @dataclass(frozen=True)

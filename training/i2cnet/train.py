@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from training.day5 import blastocysts
+from training.day5 import blastocysts, checkpoint
 from training.day5.blastocysts import Blastocyst
 from training.day5.look import Varied, varied
 from training.day5.run import Loss, Recipe, Run
@@ -62,6 +62,16 @@ def new_run(path: Path, config: I2CNetConfig, recipe: Recipe, about: str, resume
     return run
 
 
+def start_from(run: Run, path: Path) -> None:
+    """Begin with the weights of another run of the same network. ValueError where it is another one's."""
+    kept = checkpoint.load(path, "i2cnet")
+    if I2CNetConfig.read(kept.config) != I2CNetConfig.read(run.config):
+        raise ValueError(f"{path} is a network of another size or row")
+    run.network.load_state_dict(kept.weights)
+    run.average.network.load_state_dict(kept.weights)
+    run.about += f", after {kept.extra['step']} steps of {kept.extra['recipe']['batch']} ({path.stem})"
+
+
 def measured(run: Run, test: list[Blastocyst]) -> dict[str, float]:
     """What goes into the manifest: the look with three planes in full, the other looks by their mean Jaccard."""
     network = run.average.network
@@ -88,6 +98,7 @@ def parser() -> argparse.ArgumentParser:
     described.add_argument("--cache", type=Path, default=Path("training/cache"), help="drawn squares")
     described.add_argument("--out", type=Path, default=Path("training/runs"), help="checkpoint and losses")
     described.add_argument("--name", default="i2cnet-small")
+    described.add_argument("--start", type=Path, help="a checkpoint whose weights to begin with")
     described.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     described.add_argument("--workers", type=int, default=1, help="processes that draw")
     described.add_argument("--threads", type=int, default=1, help="of torch")
@@ -124,7 +135,11 @@ def _trained(chosen: argparse.Namespace) -> int:
         seed=chosen.seed,
         half=chosen.half,
     )
-    run = new_run(chosen.out / f"{chosen.name}.pt", config, recipe, about, chosen.resume)
+    run = new_run(chosen.out / f"{chosen.name}.pt", config, recipe, about)
+    if chosen.start:
+        start_from(run, chosen.start)
+    if chosen.resume:
+        run.resume()
     run.go(batch_loss(pictures, recipe.batch, PAPER_VARIED if chosen.paper else SMALL_VARIED, config))
     network = run.average.network
     assert isinstance(network, I2CNet)
@@ -136,7 +151,7 @@ def _trained(chosen: argparse.Namespace) -> int:
         test = blastocysts.test_moments(chosen.test_count)
         found = measured(run, blastocysts.drawn(chosen.cache, test, chosen.workers))
     run.provenance = {
-        "trained_on": f"{about}, {run.spent_s / 60:.1f} min on one CPU core",
+        "trained_on": f"{run.about}, {run.spent_s / 60:.1f} min on one CPU core",
         "seed": recipe.seed,
         "steps": run.step,
         "date": date.today().isoformat(),

@@ -281,7 +281,9 @@ class Viewer {
     const many = Number($("facts")?.dataset.frames);
     if (many && many !== this.frames.length) {
       const atEnd = this.at === this.frames.length - 1;
-      this.frames = await framesOf(this.box);
+      const frames = await framesOf(this.box);
+      if (!frames.length) return;
+      this.frames = frames;
       $("frame").max = this.frames.length - 1;
       if (atEnd && !this.playing) this.show(this.frames.length - 1);
     }
@@ -291,7 +293,7 @@ class Viewer {
 
 async function framesOf(box) {
   const answer = await fetch(`/api/v1/embryos/${box.dataset.embryo}/frames`);
-  return (await answer.json()).frames;
+  return answer.ok ? (await answer.json()).frames : []; // then the links do the leafing
 }
 
 const box = document.querySelector(".viewer");
