@@ -291,7 +291,7 @@ def test_day_5_and_its_picture_are_shown(tab: Callable[..., Tab]) -> None:
     expect(page.locator("#day5")).to_contain_text("4AA")
     picture = page.locator("#day5 img")
     picture.scroll_into_view_if_needed()
-    page.wait_for_function("document.querySelector('#day5 img').naturalWidth > 0")
+    page.wait_for_function("() => document.querySelector('#day5 img').naturalWidth > 0")
 
 
 def test_the_report_prints_to_paper(tab: Callable[..., Tab], tmp_path: Path) -> None:
