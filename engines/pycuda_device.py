@@ -250,4 +250,4 @@ def _must(done: bool, what: str) -> None:
         raise DeviceError(f"TensorRT refuses the {what}: {LOGGER.take()}")
 
 
-_DEVICE: type[Device] = PycudaDevice
+_DEVICE: type[Device] = PycudaDevice  # the type checker holds it against the door here

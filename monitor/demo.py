@@ -233,8 +233,9 @@ def _table(board: Board, settings: Settings) -> Table:
     table = Table(title=f"{len(board.frames)} of {settings.frames} readings received over MQTT", title_justify="left")
     day5 = ("day 5",) if board.day5 else ()  # no column without models
     # what else a reading says is left out: the table fits 80 columns
-    for name in ("well", "hpi", "P(blastocyst)", "stage", *day5, "flags", "drawn truth"):
-        left = name in ("flags", "drawn truth", "P(blastocyst)", "stage", "day 5")
+    drawn = "drawn" if day5 else "drawn truth"
+    for name in ("well", "hpi", "P(blastocyst)", "stage", *day5, "flags", drawn):
+        left = name in ("flags", drawn, "P(blastocyst)", "stage", "day 5")
         table.add_column(name, justify="left" if left else "right", no_wrap=name != "flags")
     for well, reading in sorted(board.latest.items(), key=lambda pair: int(pair[0])):
         blastocyst, hpi = reading["blastocyst"], reading["frame"]["hpi"]
@@ -242,7 +243,7 @@ def _table(board: Board, settings: Settings) -> Table:
         phase = "-" if hpi is None else life.phase_at(hpi) or "-"
         will = "reaches tB" if life.reaches_blastocyst else "arrests"
         if day5 and (grade := _drawn_grade(life, hpi)) is not None:
-            will += f", {grade}"
+            will = grade
         table.add_row(
             well,
             "unknown" if hpi is None else f"{hpi:.1f}",
@@ -268,7 +269,7 @@ def _graded(day5: dict[str, Any] | None) -> str:
     if day5 is None:
         return "-"
     if day5["grade"] is None:
-        return str(day5["outcome"]).replace("_", " ")
+        return {"no_blastocyst": "none", "not_gradable": "ungraded", "no_embryo": "empty"}[str(day5["outcome"])]
     told = "".join(str(day5["grade"][key] or "-") for key in ("expansion", "icm", "te"))
     return told + (f" ({len(day5['flags'])} flags)" if day5["flags"] else "")
 

@@ -14,14 +14,15 @@ from pathlib import Path
 
 from monitor.alert import Alert, AlertState
 from monitor.alert_table import AlertTable, Verdict, alert_topic
-from monitor.audit import KEPT_ELSEWHERE, Audit
+from monitor.audit import Audit
+from monitor.audit_rows import AuditRows
 from monitor.blind import Blind, withheld
 from monitor.database import Database
 from monitor.day5_table import Day5Table, Worked
 from monitor.entry import Deed, Entry, Recorded
 from monitor.event import Event, event_topic
 from monitor.feature_table import FeatureTable
-from monitor.file_table import FileRecord, FileTable, FrameOf
+from monitor.file_table import FileRecord, FileTable
 from monitor.journal_reads import JournalReads, dump
 from monitor.last_frames import LastFrames
 from monitor.outbox_table import OutboxTable, reading_topic
@@ -55,6 +56,7 @@ class Journal(JournalReads):
         self.outbox = OutboxTable(self._database, self.alerts, self.blind)
         self.last_frames = LastFrames(self._database)
         self.day5 = Day5Table(self._database)
+        self._rows = AuditRows(self._database, self.audit, self.alerts, self.files, self.features, self.outcomes)
 
     @property
     def is_new(self) -> bool:
@@ -79,7 +81,7 @@ class Journal(JournalReads):
             for entry in entries:
                 embryo_id = entry.run.embryo_id
                 stood = self.audit.standing(embryo_id) if entry.reading is None else ""
-                before = self._states_of(embryo_id)
+                before = self._rows.states_of(embryo_id)
                 if entry.ended is not None:
                     freed |= self._end_run(*entry.ended, now)
                     overlays |= self.day5.end(entry.ended[0].embryo_id)
@@ -92,12 +94,12 @@ class Journal(JournalReads):
                     told.append(self._put_reading(entry, entry.reading, now))
                 words = self._put_verdicts(entry.verdicts, entry.complete_at, now)
                 if entry.ended is not None:
-                    self._audit_end(*entry.ended, now)
-                self._audit_frame(entry, stood, before, touched, now)
-                self._audit_words(words, now)
+                    self._rows.end(*entry.ended, now)
+                self._rows.frame(entry, stood, before, touched, now)
+                self._rows.words(words, now)
                 alerts += words
             words = self._put_verdicts(verdicts, None, now)
-            self._audit_words(words, now)
+            self._rows.words(words, now)
             alerts += words
             freed = {digest for digest in freed if not self._named(digest)}
             overlays = {digest for digest in overlays if not self.day5.named(digest)}
@@ -140,7 +142,7 @@ class Journal(JournalReads):
         """Record what was decided without a frame; the words as recorded."""
         with self._database.transaction():
             words = self._put_verdicts(verdicts, None, now)
-            self._audit_words(words, now)
+            self._rows.words(words, now)
             for embryo_id in {one.subject.embryo_id for one in verdicts}:
                 if embryo_id is not None:  # what is watched of it is another now
                     standing = {"standing": self.audit.standing(embryo_id)}
@@ -166,9 +168,9 @@ class Journal(JournalReads):
                 freed, overlays = self._end_run(deed.ended, "command", now), self.day5.end(deed.ended.embryo_id)
             words = self._put_verdicts(deed.verdicts, None, now)
             if deed.ended is not None:
-                self._audit_end(deed.ended, "command", now)
+                self._rows.end(deed.ended, "command", now)
             self.audit.append("command", deed.subject, self._with_standing(deed.subject, deed.audit), now)
-            self._audit_words(words, now)
+            self._rows.words(words, now)
             freed = {digest for digest in freed if not self._named(digest)}
             overlays = {digest for digest in overlays if not self.day5.named(digest)}
         return Recorded([], words, freed, overlays)
@@ -180,14 +182,7 @@ class Journal(JournalReads):
     def put_aside(self, records: Sequence[FileRecord], now: datetime) -> None:
         """Record files that will not be judged, with the reason. The pictures stay where they are."""
         with self._database.transaction():
-            touched = self.files.put(records)
-            aside: dict[str, dict[str, object]] = {}
-            for one in records:
-                row = self.audit.file(one.incubator, one.file.path)
-                aside.setdefault(one.incubator, {})[one.file.path] = [one.reason, row]
-            for incubator, files in aside.items():
-                body = {"aside": files, "files": self._files_of(touched)}
-                self.audit.append("put_aside", f"incubator/{incubator}", body, now)
+            self._rows.aside(records, self.files.put(records), now)
 
     # -- the audit -----------------------------------------------------------------------------------------------------
 
@@ -196,7 +191,7 @@ class Journal(JournalReads):
         was an audit is taken into it as it stands. Raises StorageError."""
         with self._database.transaction():
             if self.audit.head()[0] == 0:
-                self._adopt(now)
+                self._rows.adopt(now)
             self.audit.append("start", "start", {**facts, "boot_id": self._boot_id}, now)
             self.audit.append_change("models", "models", models, now)
 
@@ -246,8 +241,8 @@ class Journal(JournalReads):
         with self._database.transaction():
             freed, overlays = self._end_run(run, "expired", now), self.day5.end(run.embryo_id)
             words = self._put_verdicts(verdicts, None, now)
-            self._audit_end(run, "expired", now)
-            self._audit_words(words, now)
+            self._rows.end(run, "expired", now)
+            self._rows.words(words, now)
             freed = {digest for digest in freed if not self._named(digest)}
             overlays = {digest for digest in overlays if not self.day5.named(digest)}
         return Recorded([], words, freed, overlays)
@@ -259,55 +254,6 @@ class Journal(JournalReads):
         if pruned is not None:
             self.kept_since = before
         return pruned
-
-    def _adopt(self, now: datetime) -> None:
-        """Rows from before there was an audit: their digests as they are now."""
-        for kind, (table, column) in KEPT_ELSEWHERE.items():
-            about = "subject" if table == "alert" else "'embryo/' || embryo_id"
-            for key, subject in self._db.execute(f"SELECT {column}, {about} FROM {table}").fetchall():
-                self.audit.append_kept(kind, subject, key, {"adopted": True}, now)
-        for (embryo_id,) in self._db.execute("SELECT embryo_id FROM run ORDER BY number").fetchall():
-            body: dict[str, object] = {"adopted": True, "standing": self.audit.standing(embryo_id)}
-            body["files"] = self._files_of(self.files.frames_of(embryo_id))
-            body["features"] = self.features.digests(embryo_id)
-            self.audit.append("kept", f"embryo/{embryo_id}", body, now)
-        for incubator, files in self.files.aside().items():
-            aside = {path: [reason, self.audit.file(incubator, path)] for path, reason in files}
-            self.audit.append("put_aside", f"incubator/{incubator}", {"adopted": True, "aside": aside}, now)
-
-    def _audit_frame(
-        self, entry: Entry, stood: str, before: Mapping[str, str], touched: set[FrameOf], now: datetime
-    ) -> None:
-        """What a frame has made of an embryo: its reading, from which pictures, the memories before and after."""
-        embryo_id = entry.run.embryo_id
-        after = self._states_of(embryo_id)
-        told: dict[str, object] = {"standing": self.audit.standing(embryo_id), "files": self._files_of(touched)}
-        told["pictures"] = {str(one.plane_um): one.sha256 for one in entry.files if one.sha256 is not None}
-        told["states"] = {model: [before.get(model), after.get(model)] for model in sorted({*before, *after})}
-        if entry.features:
-            numbers = [(row.model, row.number) for row in entry.features]
-            told["features"] = self.features.digests(embryo_id, numbers)
-        if entry.reading is not None:
-            self.audit.append_kept("reading", f"embryo/{embryo_id}", entry.reading.id, told, now)
-        elif told["standing"] != stood or touched:
-            self.audit.append("kept", f"embryo/{embryo_id}", told, now)
-
-    def _audit_words(self, words: Iterable[Alert], now: datetime) -> None:
-        for word in words:
-            key = self.alerts.number(word)
-            self.audit.append_kept("alert", word.subject.key, key, {}, now)
-
-    def _audit_end(self, run: Run, reason: str, now: datetime) -> None:
-        body = {"why": reason, "standing": self.audit.standing(run.embryo_id)}
-        self.audit.append("run_ended", f"embryo/{run.embryo_id}", body, now)
-        self.outcomes.end(run.place.incubator, run.embryo_id, now)
-
-    def _files_of(self, frames: Iterable[FrameOf]) -> dict[str, str]:
-        return {"/".join(frame): self.audit.files(frame) for frame in frames}
-
-    def _states_of(self, embryo_id: str) -> dict[str, str]:
-        """model -> digest of what it remembers of an embryo."""
-        return dict(self._db.execute("SELECT model, digest FROM state WHERE embryo_id = ?", (embryo_id,)).fetchall())
 
     def _put_run(self, run: Run) -> None:
         self._db.execute(

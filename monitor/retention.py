@@ -90,6 +90,10 @@ class Retention:
         for subject, (link, body) in values.items():
             if self._is_last(subject, '"value"', through):
                 self._audit.append(link.kind, subject, {**body, "changed": {}, "said_again": link.number}, now)
+        starts = [(link, body) for link, body in told if link.kind == "start"]
+        if starts and self._is_last("start", '"version"', through):  # it names the software of a boot
+            link, body = starts[-1]
+            self._audit.append("start", "start", {**body, "said_again": link.number}, now)
         for subject, standing in {link.subject: body["standing"] for link, body in told if "standing" in body}.items():
             if not self._is_gone(subject, through) and self._is_last(subject, '"standing"', through):
                 self._audit.append("kept", subject, {"standing": standing, "said_again": True}, now)

@@ -253,6 +253,7 @@ def test_a_run_begun_from_an_export_is_the_very_network_that_was_exported(
     run = Run(RECIPE, TINY, pupils, Limits(4), tmp_path / "a.pt", first_weights=manifest)
     frames = torch.rand(1, 4, 3, 32, 32)
     torch.testing.assert_close(clip_of(frames, run.model), clip_of(frames, source.model), atol=1e-4, rtol=1e-4)
+    assert train._named(manifest) == "tiny 0.1.0" and train._named(tmp_path / "a.pt") == "a.pt"
     assert (run.kept.mean, run.kept.std) == (source.mean, source.std)
     assert run.kept.width_in_well_radii == 1.45
     block = run.model.res2[0].conv2
@@ -310,9 +311,9 @@ def test_a_resnets_weights_from_a_local_file_fit_the_papers_network(tmp_path: Pa
         checkpoint.load_first_weights(model, tmp_path / "other.pth")
 
 
-def judged_as(logits: np.ndarray, reaches: bool, spread: float = 0.0) -> validation.Judged:
+def judged_as(logits: np.ndarray, reaches: bool) -> validation.Judged:
     hours_h = 6.0 * np.arange(len(logits))
-    return validation.Judged(hours_h, logits, np.full(len(logits), 0.5), reaches, np.full(len(logits), spread))
+    return validation.Judged(hours_h, logits, np.full(len(logits), 0.5), reaches, np.zeros((len(logits), 0)))
 
 
 def test_the_temperature_undoes_a_boast_and_is_folded_into_the_last_layer() -> None:
@@ -350,6 +351,13 @@ def test_judging_step_by_step_says_what_the_clip_says(pupils: list[Pupil]) -> No
         whole = kept.model(((x - kept.mean) / kept.std)[None], None, hours[None])[0]
     np.testing.assert_allclose(judged.logits, whole.numpy(), atol=1e-5)
     assert (judged.spread > 0).all()
+    shown = [[2, 2, 2, 3, 4, 4, 4][plane] for plane in range(7)]  # of {-15, 0, 15} the nearest
+    with torch.inference_mode():
+        narrow = kept.model.step(kept.model.initial_state(), ((x[:1] - kept.mean) / kept.std)[:, shown], hours[:1])[0]
+    assert judged.others[0, 2] == pytest.approx(float(narrow), abs=1e-5)
+    validation.divide_logits(kept.model, 2.0)
+    cooled = validation.judge(kept, [Pupil(embryo, pupils[3].targets)], with_spread=True)[0]
+    np.testing.assert_allclose(judged.divided(2.0).spread, cooled.spread, atol=1e-5)
 
 
 def test_the_exported_hours_reach_the_graph_and_the_policy_gives_them(tmp_path: Path) -> None:

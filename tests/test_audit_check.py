@@ -21,7 +21,7 @@ from monitor.database import BEFORE_AUDIT, LACKING, expected_schema, opened_for_
 from monitor.errors import StorageError
 from tests.graded import INSEMINATED, graded, write_blastocyst
 from tests.house import START, FakeClock, node_over, take_all, write_frame
-from tests.staged import staged_model
+from tests.staged import staged, staged_model
 from tests.test_blind import node_over as blind_node
 from tests.test_commands import commands_of, give
 
@@ -249,6 +249,28 @@ def test_a_journal_that_was_killed_holds_and_says_that_it_is_not_sealed(
     assert main(["journal", "verify", "--storage", str(tmp_path / "store")]) == 0, "beside a node that is at work"
     told = capsys.readouterr().out
     assert "1 in reading" in told and "not sealed" in told
+
+
+def test_a_dead_camera_its_one_alert_and_what_is_said_of_it_leave_a_journal_that_holds(tmp_path: Path) -> None:
+    clock = FakeClock(START + timedelta(days=1))
+    node = node_over(tmp_path, clock, staged())
+    for k in range(14):
+        for well in range(1, 7):
+            write_frame(tmp_path / "inc", str(well), START + k * HOUR / 3, level=0 if 3 <= k < 8 else 100)
+        take_all(node)
+        if k == 6:
+            open_alerts = node.journal.alerts.open_bodies()
+            assert open_alerts
+            clock.pass_s(3 * 3600)
+            node.alarms.remind(clock.now())
+            for alert_id in open_alerts:
+                assert give(commands_of(node, clock), "acknowledge", alert_id=alert_id).accepted
+        assert report_of(tmp_path / "store").faults == []
+    assert give(commands_of(node, clock), "end", incubator="inc1", dish="D1", well="1").accepted
+    node.journal.close()
+    node = node_over(tmp_path, clock, boot_id="boot2")
+    node.alarms.retire([], [], clock.now())
+    assert report_of(tmp_path / "store").faults == []
 
 
 def test_a_journal_that_withholds_scores_holds_before_and_after_the_assessment(tmp_path: Path) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -111,3 +114,12 @@ def test_a_folder_without_a_journal_is_named(
 ) -> None:
     code, _, err = run(capsys, *what, "--storage", str(tmp_path))
     assert code == 78 and "there is no journal" in err
+
+
+def test_a_reader_that_has_had_enough_is_no_failure(store: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [sys.executable, "-m", "monitor", "journal", "export", "--storage", str(store)]
+    ended = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (0, "")

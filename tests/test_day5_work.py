@@ -619,9 +619,9 @@ def test_the_demo_shows_results_of_day_5_beside_the_truth_and_no_column_without_
     board.take("x/event", {"embryo": embryo, "day5": graded})
     assert "day 5" in shown() and "4A- (1 flags)" in shown()
     life = VirtualEmbryo(seed).life
-    assert f"reaches tB, {life.expansion_at(130.0)}{life.icm_grade}{life.te_grade}" in shown()
+    assert f"{life.phase_at(130.0):<5} {life.expansion_at(130.0)}{life.icm_grade}{life.te_grade}" in shown()
     board.take("x/event", {"embryo": embryo, "day5": {**graded, "grade": None, "outcome": "no_blastocyst"}})
-    assert "no blastocyst" in shown()
+    assert "none" in shown() and len(shown().splitlines()[1].rstrip()) <= 80
 
 
 def test_the_demo_keeps_the_last_picture_of_each_well_and_says_where_it_lies(tmp_path: Path) -> None:

@@ -44,9 +44,9 @@ def imports(folder: str) -> Iterator[tuple[str, str]]:
             "monitor/demo.py", "monitor/cli.py", "monitor/way.py", "monitor/page_process.py",
             "monitor/web/health.py", "monitor/web/bench.py"
         }),
-        ("fastapi", {"monitor/web/app.py", "monitor/web/api.py"}),
+        ("fastapi", {"monitor/web/app.py", "monitor/web/api.py", "monitor/web/render.py"}),
         ("uvicorn", {"monitor/web/serve.py"}),
-        ("jinja2", {"monitor/web/app.py"}),
+        ("jinja2", {"monitor/web/render.py"}),
         ("torch", set()),
         ("tensorrt", {"engines/nvidia.py"}),
         ("tensorrt_rtx", {"engines/nvidia.py"}),

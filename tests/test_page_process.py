@@ -396,7 +396,8 @@ def test_the_page_reads_a_journal_whose_daemon_has_gone(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_bench_tells_every_figure_and_its_goal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("amqtt", reason="the extra `demo` is not installed")
-    from monitor.web.bench import TURNS, main
+    from monitor.web.bench import main
+    from monitor.web.visitor import TURNS
 
     out = tmp_path / "bench.json"
     assert main(["--rounds", "1", "--embryos", "3", "--hours", "3", "--json-file", str(out)]) == 0

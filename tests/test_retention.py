@@ -92,6 +92,8 @@ def test_what_still_holds_is_said_again_from_the_chain(tmp_path: Path) -> None:
     node.journal.configured({"a": 2}, clock.now())
     rows = node.journal._db.execute("SELECT kind, body FROM audit WHERE kind IN ('config', 'models') ORDER BY number")
     told = [(kind, json.loads(body)) for kind, body in rows]
+    start = node.journal._db.execute("SELECT body FROM audit WHERE kind = 'start'").fetchall()
+    assert [json.loads(body)["boot_id"] for (body,) in start] == ["boot1"], "the process has not ended since"
     assert [(kind, body.get("changed")) for kind, body in told] == [
         *(("models", {}), ("config", {})), ("config", {"a": [1, 2]})
     ]  # fmt: skip

@@ -180,8 +180,9 @@ def test_a_broker_away_and_two_kills_lose_nothing_and_give_no_id_two_contents(tm
         first_told = dict.fromkeys(r["occurred_at"] for r in heard if r["embryo"]["well"] == well)
         assert list(first_told) == sorted(first_told), "readings of an embryo came out of order"
 
-    out = tmp_path / "undisturbed"
-    assert main(["replay", str(root), "--out", str(out), "--config", str(config)]) == 0
+    out, store = tmp_path / "undisturbed", str(tmp_path / "store")
+    assert main(["replay", str(root), "--out", str(out), "--config", str(config), "--against", store]) == 0
+    assert main(["journal", "verify", "--storage", store]) == 0
     never_killed = [json.loads(line) for line in (out / "readings.jsonl").read_text().splitlines()]
     without = (*CHANGES_WITH_SENDING, *CHANGES_WITH_THE_BOOT)
     assert {told_as(reading, without) for reading in heard} == {told_as(reading, without) for reading in never_killed}

@@ -122,6 +122,7 @@ def main() -> None:
     command.add_argument("--ten-min", type=not_negative, default=20, help="more of them, a frame each ten minutes")
     command.add_argument("--out", type=Path, required=True)
     command.add_argument("--frames", type=Path, help="keep what is drawn here, for other models")
+    command.add_argument("--models", default="bundled", help="a folder with other models")
     command.add_argument("--stage", default="embryodiff-small")
     command.add_argument("--threads", type=positive, default=1)
     asked = command.parse_args()
@@ -129,7 +130,7 @@ def main() -> None:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
     cv2.setNumThreads(asked.threads)
-    loaded = load_models(Engines(stage=asked.stage, threads=asked.threads))
+    loaded = load_models(Engines(models=asked.models, stage=asked.stage, threads=asked.threads))
     engines = {one.manifest.name: one.manifest.graph.sha256 for one in loaded.serving}
     facts = {"embryos": asked.embryos, "ten_min": asked.ten_min, "engines": engines}
     (asked.out / "record.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

@@ -56,12 +56,6 @@ def routes(look: Look, incubators: tuple[str, ...], veiled: Veiled) -> APIRouter
     """Every route reads; none changes anything."""
     router = APIRouter(prefix="/api/v1")
 
-    def known(incubator: str, dish: str, well: str, first: str) -> Embryo:
-        embryo = look.embryo("/".join((incubator, dish, well, first)))
-        if embryo is None:
-            raise HTTPException(404, "no such embryo: /api/v1/embryos lists those there are")
-        return embryo
-
     @router.get("/incubators")
     def the_incubators() -> Incubators:
         found = look.embryos_in(incubators)
@@ -75,6 +69,23 @@ def routes(look: Look, incubators: tuple[str, ...], veiled: Veiled) -> APIRouter
         names = incubators if incubator is None else (incubator,)
         found = [one for name in names for one in look.incubator(name).embryos]
         return EmbryoList(embryos=[_embryo(one, veiled(one.embryo_id)) for one in found])
+
+    _of_one(router, look, veiled)
+
+    @router.get("/alerts")
+    def the_alerts() -> AlertList:
+        """Those that stand open: the last word about each."""
+        return AlertList(alerts=[_alert(one) for one in look.open_alerts()])
+
+    return router
+
+
+def _of_one(router: APIRouter, look: Look, veiled: Veiled) -> None:
+    def known(incubator: str, dish: str, well: str, first: str) -> Embryo:
+        embryo = look.embryo("/".join((incubator, dish, well, first)))
+        if embryo is None:
+            raise HTTPException(404, "no such embryo: /api/v1/embryos lists those there are")
+        return embryo
 
     @router.get("/embryos/{incubator}/{dish}/{well}/{first}")
     def the_embryo(incubator: str, dish: str, well: str, first: str) -> dict[str, Any]:
@@ -107,13 +118,6 @@ def routes(look: Look, incubators: tuple[str, ...], veiled: Veiled) -> APIRouter
         found = [reading for key in chosen if (reading := look.reading(embryo.embryo_id, key)) is not None]
         more = chosen[-1] if chosen and start + limit < len(keys) else None
         return Readings(embryo_id=embryo.embryo_id, readings=[_reading(one, hide) for one in found], next=more)
-
-    @router.get("/alerts")
-    def the_alerts() -> AlertList:
-        """Those that stand open: the last word about each."""
-        return AlertList(alerts=[_alert(one) for one in look.open_alerts()])
-
-    return router
 
 
 def _embryo(embryo: Embryo, hide: bool) -> dict[str, Any]:

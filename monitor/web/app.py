@@ -12,43 +12,26 @@ import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 import monitor
-from monitor.body import INTENDED_USE, rfc3339
 from monitor.config import Config
 from monitor.database import Looker
 from monitor.day5_work import OVERLAYS
 from monitor.errors import FrameError, StorageError
-from monitor.vocabulary import PHASES
 from monitor.web import api, view
 from monitor.web.charts import course
 from monitor.web.gallery import Gallery
 from monitor.web.health import Figures, Health
 from monitor.web.look import Embryo, Look
+from monitor.web.render import STATIC, Render, renderer
 from monitor.web.system import checks
-from monitor.web.words import (
-    AGREEMENT_WORDS,
-    CONTRADICTION_WORDS,
-    FLAG_WORDS,
-    INTERVAL_WORDS,
-    LACK_WORDS,
-    MEASURED_WORDS,
-    OUTCOME_WORDS,
-    PHASE_WORDS,
-    alert_words,
-    grade_words,
-    plane_words,
-    probability_words,
-)
 
 POLICY = (
     "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self'; "
@@ -56,7 +39,6 @@ POLICY = (
 )
 _FOR_GOOD = "private, max-age=604800, immutable"
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
-_HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -84,78 +66,17 @@ def application(page: Page) -> FastAPI:
     app = FastAPI(
         title="Pellucid", version=monitor.__version__, docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json"
     )
-    render = _renderer(page)
+    render = renderer(page.config, page.commands, page.now)
     _dress(app, render)
-    app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.include_router(api.routes(page.look, _names(page), page.look.hides))
     _views(app, page, render)
     _pictures(app, page)
     return app
 
 
-Render = Callable[..., Response]
-
-
-def _renderer(page: Page) -> Render:
-    environment = Environment(
-        loader=PackageLoader("monitor.web"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.lstrip_blocks = True
-    environment.filters |= {
-        "when": _when,
-        "stamp": rfc3339,
-        "alert_words": alert_words,
-        "subject": view.subject_words,
-        "number": _number,
-        "um": plane_words,
-        "prob": probability_words,
-    }
-    environment.globals |= {
-        "intended_use": INTENDED_USE,
-        "version": monitor.__version__,
-        "assets": _assets(),
-        "site": page.config.site,
-        "incubators": _names(page),
-        "commands": page.commands,
-        "login": bool(page.commands) and page.config.http.token_file is not None,
-        "printed": False,
-        "PHASES": PHASES,
-        "PHASE_WORDS": PHASE_WORDS,
-        "FLAG_WORDS": FLAG_WORDS,
-        "OUTCOME_WORDS": OUTCOME_WORDS,
-        "MEASURED_WORDS": MEASURED_WORDS,
-        "INTERVAL_WORDS": INTERVAL_WORDS,
-        "AGREEMENT_WORDS": AGREEMENT_WORDS,
-        "CONTRADICTION_WORDS": CONTRADICTION_WORDS,
-        "LACK_WORDS": LACK_WORDS,
-        "grade_words": grade_words,
-    }
-
-    templates = {name: environment.get_template(name) for name in environment.list_templates()}  # compiled now
-
-    def render(template: str, status: int = 200, **facts: Any) -> Response:
-        text = templates[template].render(now=page.now(), **facts)
-        return Response(text, status, media_type="text/html; charset=utf-8", headers={"Cache-Control": "no-store"})
-
-    return render
-
-
 def _names(page: Page) -> tuple[str, ...]:
     return tuple(one.name for one in page.config.incubator)
-
-
-def _assets() -> str:
-    """Changes with the style sheet and the script, so that a browser never keeps those of another version."""
-    files = sorted((_HERE / "static").iterdir())
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
-
-
-def _when(at: datetime | None) -> str:
-    return "unknown" if at is None else f"{at.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC"
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return "unknown" if value is None else f"{value:.{digits}f}"
 
 
 def _dress(app: FastAPI, render: Render) -> None:
@@ -217,18 +138,7 @@ def _views(app: FastAPI, page: Page, render: Render) -> None:
         response.headers["ETag"] = tag
         return response
 
-    @app.get("/page/embryo/{incubator}/{dish}/{well}/{first}", include_in_schema=False)
-    def embryo(
-        incubator: str, dish: str, well: str, first: str, frame: str = "", plane: int | None = None, part: str = ""
-    ) -> Response:
-        one = _known(page, "/".join((incubator, dish, well, first)))
-        facts = _embryo_facts(page, one, frame, plane)
-        return render("embryo_now.html" if part == "now" else "embryo.html", **facts)
-
-    @app.get("/page/report/{incubator}/{dish}/{well}/{first}", include_in_schema=False)
-    def report(incubator: str, dish: str, well: str, first: str) -> Response:
-        one = _known(page, "/".join((incubator, dish, well, first)))
-        return render("report.html", printed=True, **_embryo_facts(page, one, "", None))
+    _embryo_views(app, page, render)
 
     @app.get("/page/alerts", include_in_schema=False)
     def alerts(part: str = "") -> Response:
@@ -244,6 +154,21 @@ def _views(app: FastAPI, page: Page, render: Render) -> None:
     @app.get("/page/words", include_in_schema=False)
     def words() -> Response:
         return render("words.html")
+
+
+def _embryo_views(app: FastAPI, page: Page, render: Render) -> None:
+    @app.get("/page/embryo/{incubator}/{dish}/{well}/{first}", include_in_schema=False)
+    def embryo(
+        incubator: str, dish: str, well: str, first: str, frame: str = "", plane: int | None = None, part: str = ""
+    ) -> Response:
+        one = _known(page, "/".join((incubator, dish, well, first)))
+        facts = _embryo_facts(page, one, frame, plane)
+        return render("embryo_now.html" if part == "now" else "embryo.html", **facts)
+
+    @app.get("/page/report/{incubator}/{dish}/{well}/{first}", include_in_schema=False)
+    def report(incubator: str, dish: str, well: str, first: str) -> Response:
+        one = _known(page, "/".join((incubator, dish, well, first)))
+        return render("report.html", printed=True, **_embryo_facts(page, one, "", None))
 
 
 _LIFE = secrets.token_hex(4)  # another process counts the journal's versions otherwise

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import multiprocessing
 import os
 import re
 import statistics
@@ -21,11 +20,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
-from multiprocessing.connection import Connection
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +37,10 @@ from monitor.page_process import endpoints_up
 from monitor.vocabulary import Moment, Place
 from monitor.way import START, Pictures, Stopwatch, Way
 from monitor.web import virtual
+from monitor.web.visitor import TURNS, VIEW, get, open_view, visitor
 
 EMBRYOS, WELLS_A_DISH = 72, 12
 HOURS, EVERY_MIN = 118.0, 10.0
-AT_ONCE = 6  # connections that a browser opens to one server
-REFRESH_S = 10.0
-VIEW = "/page/incubator/inc1"
-TURNS = ("nobody", "a view that refreshes", "opened again and again")
 
 
 def bench(rounds: int, embryos: int, hours: float) -> dict[str, Any]:
@@ -127,28 +120,13 @@ def _up(url: str) -> float:
     began = time.monotonic()
     while True:
         try:
-            _get(url + "/page/words")
+            get(url + "/page/words")
         except OSError:
             if time.monotonic() - began > 120:
                 raise
             threading.Event().wait(0.05)
         else:
             return time.monotonic() - began
-
-
-def _get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        return bytes(answer.read())
-
-
-def open_view(url: str) -> float:
-    """Seconds until the view and every picture in it, the style sheet and the script are there, as a browser asks."""
-    began = time.monotonic()
-    text = _get(url + VIEW).decode()
-    found = re.findall(r'(?:src|href)="(/(?:page/picture|static)/[^"]+)"', text)
-    with ThreadPoolExecutor(AT_ONCE) as browser:
-        list(browser.map(lambda path: _get(url + path.replace("&amp;", "&")), found))
-    return time.monotonic() - began
 
 
 def _timed(work: Callable[[], object]) -> float:
@@ -193,28 +171,28 @@ def _work(pid: int, rounds: int, work: Callable[[], object]) -> float:
 
 
 def _views(url: str, rounds: int, newer: Callable[[], None]) -> dict[str, Any]:
-    embryo = re.search(r'href="(/page/embryo/[^"]+)"', _get(url + VIEW + "?part=cards").decode())
+    embryo = re.search(r'href="(/page/embryo/[^"]+)"', get(url + VIEW + "?part=cards").decode())
     assert embryo is not None
     firsts: list[float] = []
     pid = _page_pid()
-    first = _timed(lambda: _get(url + VIEW))
+    first = _timed(lambda: get(url + VIEW))
     worked = {"first_whole": _work(pid, 1, lambda: firsts.append(open_view(url)))}
     laps: dict[str, list[float]] = {name: [] for name in ("view", "whole", "refresh", "embryo", "system")}
     for _ in range(rounds):
-        laps["view"].append(_timed(lambda: _get(url + VIEW)))
+        laps["view"].append(_timed(lambda: get(url + VIEW)))
         laps["whole"].append(open_view(url))
-        laps["refresh"].append(_timed(lambda: _get(url + VIEW + "?part=cards")))
-        laps["embryo"].append(_timed(lambda: _get(url + embryo[1])))
-        laps["system"].append(_timed(lambda: _get(url + "/page/system")))
+        laps["refresh"].append(_timed(lambda: get(url + VIEW + "?part=cards")))
+        laps["embryo"].append(_timed(lambda: get(url + embryo[1])))
+        laps["system"].append(_timed(lambda: get(url + "/page/system")))
     cards = url + VIEW + "?part=cards"
-    worked["refresh"] = _work(pid, 5 * rounds, lambda: _get(cards))
+    worked["refresh"] = _work(pid, 5 * rounds, lambda: get(cards))
     laps["all_new"], worked["all_new"] = [], 0.0
     for _ in range(rounds):
         newer()
-        worked["all_new"] += _work(pid, 1, lambda: laps["all_new"].append(_timed(lambda: _get(cards)))) / rounds
+        worked["all_new"] += _work(pid, 1, lambda: laps["all_new"].append(_timed(lambda: get(cards)))) / rounds
     known = {"If-None-Match": _tag(cards)}
     worked["nothing_new"] = _work(pid, 5 * rounds, lambda: _unchanged(cards, known))
-    worked["embryo"] = _work(pid, rounds, lambda: _get(url + embryo[1]))
+    worked["embryo"] = _work(pid, rounds, lambda: get(url + embryo[1]))
     medians = {name: statistics.median(values) for name, values in laps.items()}
     return {"first_view_s": first, "first_whole_s": firsts[0], "medians_s": medians, "worked_s": worked}
 
@@ -240,7 +218,7 @@ def _ways(way: Way, url: str, rounds: int) -> dict[str, dict[str, float]]:
     """Of each turn the median, the longest but a tenth, and the median's ratio to that of the same round of nobody."""
     laps: dict[str, list[float]] = {turn: [] for turn in TURNS}
     frame = 0
-    with _looker(url) as look:
+    with visitor(url) as look:
         for _ in range(rounds):
             for turn in TURNS:
                 look(turn)
@@ -260,42 +238,6 @@ def _ways(way: Way, url: str, rounds: int) -> dict[str, dict[str, float]]:
         }
         for turn, own in laps.items()
     }
-
-
-@contextmanager
-def _looker(url: str) -> Iterator[Callable[[str], None]]:
-    """Somebody in a process of their own, who does what they are told."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    changed = context.Event()
-    process = context.Process(target=_look, args=(url, theirs, changed), daemon=True)
-    process.start()
-    ours.recv()
-
-    def tell(turn: str) -> None:
-        ours.send(turn)
-        changed.set()
-
-    try:
-        yield tell
-    finally:
-        tell("end")
-        process.join(10)
-
-
-def _look(url: str, told: Connection, changed: Event) -> None:
-    told.send("ready")
-    turn = "nobody"
-    while turn != "end":
-        while told.poll():
-            turn = told.recv()
-            changed.clear()
-        if turn == TURNS[2]:
-            open_view(url)
-            continue
-        if turn == TURNS[1]:
-            _get(url + VIEW + "?part=cards")
-        changed.wait(REFRESH_S / 5)  # five times as often as a browser: each turn shall meet some
 
 
 def told(found: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ def draw_curves(losses: Path, out: Path) -> None:
         rows = list(csv.DictReader(file))
     figure = Figure(figsize=(8, 3.5), layout="constrained")
     FigureCanvasAgg(figure)
-    for place, name in enumerate(("loss", "signs_loss")):
+    for place, (name, told) in enumerate((("loss", "loss of the outcome"), ("signs_loss", "loss of the signs"))):
         axes = figure.add_subplot(1, 2, place + 1)
         for part in ("frames", "clips"):
             points = [(float(row["spent_s"]) / 60, float(row[name])) for row in rows if row["part"] == part]
@@ -27,6 +27,6 @@ def draw_curves(losses: Path, out: Path) -> None:
                 width = min(SMOOTHED_OVER, len(values))
                 smooth = np.convolve(values, np.full(width, 1 / width), mode="valid")
                 axes.plot(minutes[width - 1 :], smooth, label=part)
-        axes.set(xlabel="minutes of optimiser steps", ylabel=name.replace("_", " of "))
+        axes.set(xlabel="minutes of optimiser steps", ylabel=told)
         axes.legend()
     figure.savefig(out, dpi=120)

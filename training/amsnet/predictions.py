@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from training.amsnet.answers import Judged, representatives
 from training.amsnet.checkpoint import Checkpoint
 from training.amsnet.metrics import Floats
 from training.datasets.embryo import Embryo
@@ -29,11 +28,3 @@ def offline(kept: Checkpoint, embryo: Embryo, at: Sequence[int], hours: bool = T
         told[0, :, 0], told[0, :, 1] = torch.from_numpy(embryo.hours_h[list(at)].astype(np.float32)), 1.0
     logits = kept.model.eval()(frames, None, told)[0]
     return np.asarray(torch.sigmoid(logits).numpy(), dtype=np.float64)
-
-
-def judge(kept: Checkpoint, embryo: Embryo, hours: bool = True) -> Judged:
-    """ValueError for an embryo of which nobody knows the outcome."""
-    if embryo.reaches_blastocyst is None:
-        raise ValueError(f"{embryo.source} {embryo.name}: nobody knows whether it reaches the blastocyst stage")
-    at = representatives(embryo.hours_h)
-    return Judged(embryo.name, embryo.hours_h[at], offline(kept, embryo, at, hours), embryo.reaches_blastocyst)

@@ -63,23 +63,29 @@ def stream(loaded: Loaded, embryo: Embryo, hours: bool = True) -> Floats:
     return np.array(said)
 
 
-def shifted_at_every_frame(loaded: Loaded, embryo: Embryo, window_h: tuple[float, float], hours: bool = True) -> Floats:
-    """(T,) with the memory shifted at every frame from the window's begin on; NaN outside of the window."""
-    hours_h = embryo.hours_h
-    within = (hours_h >= window_h[0]) & (hours_h < window_h[1])
-    opens = set(representatives(hours_h))
-    state, said = loaded.engine.initial_state(), np.full(len(hours_h), np.nan)
-    for t in range(len(hours_h)):
-        if hours_h[t] >= window_h[1] or not (within[t] or t in opens):
-            continue
+def stepped(loaded: Loaded, embryo: Embryo, at: Sequence[int], hours: bool = True) -> Floats:
+    """(len(at),) probabilities of these frames, every one of them shifted into the memory: the clip, by the graph."""
+    state, said = loaded.engine.initial_state(), []
+    asks_hours = any(tensor.name == "hours" for tensor in loaded.engine.spec.inputs)
+    for t in at:
         inputs = {"x": to_tensor(embryo.stack(t)[None], loaded.manifest.preprocess)}
-        if any(tensor.name == "hours" for tensor in loaded.engine.spec.inputs):
-            told = (hours_h[t], 1.0) if hours and embryo.hours_known else (0.0, 0.0)
+        if asks_hours:
+            told = (embryo.hours_h[t], 1.0) if hours and embryo.hours_known else (0.0, 0.0)
             inputs["hours"] = np.array([told], np.float32)
         step = loaded.engine.step([state], inputs)
         state = step.states[0]
-        if within[t]:
-            said[t] = float(step.outputs["y_blastocyst"][0, 0])
+        said.append(float(step.outputs["y_blastocyst"][0, 0]))
+    return np.array(said)
+
+
+def shifted_at_every_frame(loaded: Loaded, embryo: Embryo, window_h: tuple[float, float], hours: bool = True) -> Floats:
+    """(T,) with the memory shifted at every frame from the window's begin on; NaN outside of the window."""
+    hours_h, said = embryo.hours_h, np.full(len(embryo.hours_h), np.nan)
+    within = (hours_h >= window_h[0]) & (hours_h < window_h[1])
+    opens = [t for t in representatives(hours_h) if hours_h[t] < window_h[0]]
+    at = np.array([*opens, *np.nonzero(within)[0]], dtype=int)
+    said[at] = stepped(loaded, embryo, at.tolist(), hours)
+    said[~within] = np.nan
     return said
 
 

@@ -10,6 +10,7 @@ trained on, writes the checkpoint that export.py takes. Refuses to know ONNX and
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -94,11 +95,12 @@ def finish(run: Run, held_out: list[Pupil], begun_from: str | None = None) -> No
     found = {}
     if held_out:
         told = f"{len(held_out)} virtual embryos, seeds from {VALIDATION_SEEDS_FROM}"
-        judged = validation.judge(kept, held_out)
+        judged = validation.judge(kept, held_out, with_spread=True)
         found = {f"validation_{name}": value for name, value in validation.auc_by_day(judged).items()}
         validation.calibrate(kept, judged, told)
         if len(kept.planes_um) == validation.PLANES_TO_TAKE_FROM:
-            kept.stability = validation.stability(kept, validation.judge(kept, held_out, with_spread=True), told)
+            cooled = [one.divided(kept.calibration["temperature"]) for one in judged]
+            kept.stability = validation.stability(kept, cooled, told)
     kept.provenance = {
         "trained_on": f"virtual incubator only: {_embryos_of(run.pupils)}, {_time_of(run)}"
         + (f", gone on from {begun_from}" if begun_from else ""),
@@ -110,6 +112,14 @@ def finish(run: Run, held_out: list[Pupil], begun_from: str | None = None) -> No
     run.save()
     for name, value in {**found, **kept.calibration, **kept.stability}.items():
         print(f"{name} {value}")
+
+
+def _named(init: Path | None) -> str | None:
+    """First weights as a manifest tells of them: an export by its name and version, another file by its name."""
+    if init is None or init.suffix != ".json":
+        return init.name if init else None
+    told = json.loads(init.read_text())
+    return f"{told['name']} {told['version']}"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -191,7 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
         chosen.init,
     )
     run.go_on()
-    finish(run, held_out, chosen.init.name if chosen.init else None)
+    finish(run, held_out, _named(chosen.init))
     draw_curves(run.losses, run.path.with_name(f"{run.path.stem}-losses.png"))
     return 0
 

@@ -8,7 +8,7 @@ how many segments on it says anything. Refuses to know training and files; the t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,13 +31,27 @@ _DRAWS = 400
 
 @dataclass(frozen=True)
 class Judged:
-    """One validation embryo: hours and logits (T,), the teacher's odds (T,), its outcome; spreads (T,) or NaN."""
+    """One validation embryo: hours and logits (T,), the teacher's odds (T,), its outcome.
+
+    `others` (T, K): logits of the same frames with planes taken away, K subsets of them; none where K is 0.
+    """
 
     hours_h: Floats
     logits: Floats
     outlook: Floats
     reaches: bool
-    spread: Floats
+    others: Floats
+
+    @property
+    def spread(self) -> Floats:
+        """(T,) range of the probabilities that the subsets give; NaN where there are none."""
+        if not self.others.shape[1]:
+            return np.full(len(self.logits), np.nan)
+        return np.asarray(np.ptp(probability(self.others), axis=1))
+
+    def divided(self, by: float) -> Judged:
+        """As a network says it whose logits are divided by a temperature."""
+        return replace(self, logits=self.logits / by, others=self.others / by)
 
     def at(self, hpi_h: float) -> int:
         """Index of the last frame by that hour."""
@@ -57,20 +71,20 @@ def judge(kept: Checkpoint, pupils: Sequence[Pupil], with_spread: bool = False, 
 
 def _judge_one(model: AMSNet, pupil: Pupil, mean: float, std: float, with_spread: bool, hours: bool) -> Judged:
     embryo, device = pupil.embryo, next(model.parameters()).device
-    planes, state, logits, spread = len(embryo.planes_um), model.initial_state().to(device), [], []
-    taken_from = with_spread and planes == PLANES_TO_TAKE_FROM
-    sources = [nearest_present(subset, planes) for subset in SUBSETS] if taken_from else []
+    planes, state, said = len(embryo.planes_um), model.initial_state().to(device), []
+    subsets = SUBSETS if with_spread and planes == PLANES_TO_TAKE_FROM else ()
+    # each row of a batch: which plane is shown as each plane; all of them, then the subsets
+    filled = [[subset[i] for i in nearest_present(subset, planes)] for subset in subsets]
+    shown = torch.tensor([list(range(planes)), *filled])
     for t, hpi_h in enumerate(embryo.hours_h):
         stack = torch.from_numpy(embryo.stack(t).astype(np.float32)) / 255
-        x = ((stack - mean) / std)[None].to(device)  # (1, P, H, W)
+        x = ((stack - mean) / std)[shown].to(device)  # (1 + K, P, H, W)
         told = torch.tensor([[float(hpi_h), 1.0] if hours else [0.0, 0.0]], device=device)
-        taken = [[subset[i] for i in source] for subset, source in zip(SUBSETS, sources, strict=False)]
-        others = [float(torch.sigmoid(model.step(state, x[:, planes_shown], told)[0])) for planes_shown in taken]
-        spread.append(max(others) - min(others) if others else np.nan)
-        logit, state = model.step(state, x, told)
-        logits.append(float(logit))
-    target = pupil.targets
-    return Judged(embryo.hours_h, np.array(logits), target.outlook, target.reaches > 0.5, np.array(spread))
+        logits, states = model.step(state.expand(len(shown), -1), x, told.expand(len(shown), -1))
+        state = states[:1]
+        said.append(logits[:, 0].cpu().numpy().astype(np.float64))
+    each, target = np.array(said), pupil.targets  # (T, 1 + K)
+    return Judged(embryo.hours_h, each[:, 0], target.outlook, target.reaches > 0.5, each[:, 1:])
 
 
 def auc_by_day(judged: Sequence[Judged], days: Sequence[float] = DAYS) -> dict[str, float]:
