@@ -434,7 +434,7 @@ def test_a_restyled_crop_keeps_its_outlines_and_takes_over_the_others_texture() 
     middle = seen[0][22:90, 22:90]
     assert abs(middle.mean()) < 0.01 and middle.std() == pytest.approx(1.0, abs=0.15)
     alike = [np.corrcoef(one.ravel(), disc.ravel())[0, 1] for one in seen]
-    assert min(alike) > 0.3
+    assert min(alike) > 0.2 and np.mean(alike) > 0.5
 
     def fine(picture: np.ndarray) -> float:
         return float(np.abs(np.diff(picture[22:90, 22:90], axis=1)).mean())
