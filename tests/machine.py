@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -85,8 +86,7 @@ def machine(name: str) -> Iterator[Machine]:
         yield Machine(root, _booted(process, folder / "console"))
     finally:
         if process is not None:
-            process.kill()  # takes its PID 1 with it
-            process.wait(10)
+            _end(process)
         subprocess.run(["umount", "--lazy", str(root), str(layers)], check=False)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -111,12 +111,28 @@ def _booted(process: subprocess.Popen[bytes], console: Path) -> int:
     """The pid of its PID 1, once it has come up."""
     deadline_s = time.monotonic() + BOOT_LIMIT_S
     while time.monotonic() < deadline_s and process.poll() is None:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        children = _children(process.pid)
         if children:
-            asked = ["nsenter", "-t", children[0], "-m", "-p", "-u", "-i", "-n", "systemctl", "is-system-running"]
+            asked = ["nsenter", "-t", str(children[0]), "-m", "-p", "-u", "-i", "-n", "systemctl", "is-system-running"]
             state = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
             if state in ("running", "degraded"):
-                return int(children[0])
+                return children[0]
         time.sleep(0.1)
     leave_out(f"systemd does not come up in a container here: {console.read_text(errors='replace')[-600:]}")
     raise AssertionError
+
+
+def _children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """As a power cut: with its PID 1 the kernel ends all that runs in it. Without nspawn it would live on."""
+    if process.poll() is None:
+        for first in _children(process.pid):
+            os.kill(first, signal.SIGKILL)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(10)

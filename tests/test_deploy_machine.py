@@ -392,3 +392,11 @@ def test_uninstalled_it_leaves_what_it_knew_and_nothing_that_runs(box: Box) -> N
     box.run(
         "test -s /var/lib/pellucid/journal.sqlite && test -s /etc/pellucid/pellucid.toml && ls /var/backups/pellucid/*"
     )
+
+
+def test_a_machine_that_is_done_leaves_no_process_behind() -> None:
+    with machine("box2") as made:
+        made.run("systemd-run --quiet sleep 1000")
+        first = made.pid
+        assert Path(f"/proc/{first}").exists()
+    assert not Path(f"/proc/{first}").exists()

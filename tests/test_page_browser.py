@@ -286,12 +286,22 @@ def test_a_page_that_no_longer_answers_is_said_to_be_old(browser: Browser, tmp_p
     page.close()
 
 
+def test_a_picture_that_has_gone_from_its_folder_is_said_to_be_missing(browser: Browser, tmp_path: Path) -> None:
+    with served(tmp_path, wells("1"), hours=4) as (_, url):
+        for path in (tmp_path / "inc" / "D1" / "1").iterdir():
+            path.unlink()
+        page = Tab(browser.new_page(), url).go("/page/incubator/inc1")
+        expect(page.locator("#w-D1-1 .photo")).to_have_text("the picture cannot be had now")
+        expect(page.locator("#w-D1-1 .numbers")).to_contain_text("P(blastocyst)")
+        page.close()
+
+
 def test_day_5_and_its_picture_are_shown(tab: Callable[..., Tab]) -> None:
     page = tab().go(EMBRYO)
     expect(page.locator("#day5")).to_contain_text("4AA")
     picture = page.locator("#day5 img")
     picture.scroll_into_view_if_needed()
-    page.wait_for_function("document.querySelector('#day5 img').naturalWidth > 0")
+    page.wait_for_function("() => document.querySelector('#day5 img').naturalWidth > 0")
 
 
 def test_the_report_prints_to_paper(tab: Callable[..., Tab], tmp_path: Path) -> None:

@@ -71,6 +71,18 @@ async function refresh(box) {
 
 const busyIn = (part) => part.contains(document.activeElement) && /^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement.tagName);
 
+// -- pictures that are not there any more, or not at the moment, are said to be so --------------------------------------
+
+function missing(image) {
+  if (image.id === "shown" || !image.closest(".photo")) return; // the viewer has its caption
+  const told = document.createElement("p");
+  told.textContent = "the picture cannot be had now";
+  image.replaceWith(told);
+}
+
+document.addEventListener("error", (event) => event.target.tagName === "IMG" && missing(event.target), true);
+for (const image of document.images) if (image.complete && image.currentSrc && !image.naturalWidth) missing(image);
+
 // -- commands: an acknowledgement, an assessment -----------------------------------------------------------------------
 
 function equip(root) {
