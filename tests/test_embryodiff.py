@@ -19,6 +19,7 @@ from monitor.vocabulary import PHASES  # noqa: E402
 from training.embryodiff import checkpoint, diffusion, scores  # noqa: E402
 from training.embryodiff.bundled import read_bundled, thawed  # noqa: E402
 from training.embryodiff.encoder import EncoderConfig, FrameEncoder, standardised, start_trunk  # noqa: E402
+from training.embryodiff.evaluate import Said, onset_lines  # noqa: E402
 from training.embryodiff.export import Pair, compare, export  # noqa: E402
 from training.embryodiff.features import Fuser, Video, nearest_alike  # noqa: E402
 from training.embryodiff.frames import CropFrames, Picker  # noqa: E402
@@ -283,6 +284,10 @@ def test_an_exported_pair_reads_back_as_networks_that_say_the_same(tmp_path: Pat
     assert back.origin.startswith("pair 0.3 (")
     assert back.head.config == pair.head.config
     assert compare(path, Pair(back.encoder, back.head, {}), steps=60).holds
+    back.save(tmp_path, "base")
+    kept = [checkpoint.load_encoder(tmp_path / "base-frozen.pt"), checkpoint.load_head(tmp_path / "base-causal.pt")]
+    assert kept[1].provenance["encoder"] == checkpoint.encoder_id(kept[0].network)
+    assert compare(path, Pair(kept[0].network, kept[1].network, {}), steps=5).holds
     with pytest.raises(ValueError, match="no stage model"):
         path.write_text(path.read_text().replace('"task": "stage"', '"task": "grade"'))
         read_bundled(path)
@@ -515,6 +520,14 @@ def test_onsets_count_as_told_within_what_two_people_differ_by() -> None:
     assert errors == {"t2": 1.0, "t4": -1.0}
     assert scores.within_scatter([errors], [true]) == 0.5  # .91 h for t2, 1.34 for t4
     assert scores.within_scatter([{}], [true]) == 0.0  # an onset that is not told is missed
+
+
+def test_an_onset_that_was_not_told_stands_beside_those_that_were_late() -> None:
+    hours_h = np.arange(30) * 1.0
+    truth = np.repeat([2, 3, 5], 10)
+    video = Video("real", (0,), np.zeros((30, 1, 8), np.float16), hours_h, truth)
+    said = Said(video, np.eye(16)[truth], np.repeat([2, 3], [12, 18]), truth, None)  # type: ignore[arg-type]
+    assert onset_lines(said)[1] == "hours too late, live: t2 +2.0, t4 -"
 
 
 def test_the_hour_alone_gives_the_phase_whose_median_onset_has_passed() -> None:

@@ -5,14 +5,20 @@ its batch norms back. Refuses to know: training, pictures beyond those that set 
 
 What an export does not hold starts anew: the encoder's two classification heads, and of the head what only other
 diffusion steps than the last one use (label embeddings; the weights behind the two constants it was folded into).
+
+    python -m training.embryodiff.bundled --manifest engines/models/embryodiff-small.json --out RUNS --name base
+writes RUNS/base-frozen.pt and RUNS/base-causal.pt: heads can be trained on that encoder, and both measured.
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +27,9 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from training.embryodiff import checkpoint as checkpoints
 from training.embryodiff import diffusion
-from training.embryodiff.checkpoint import folded
+from training.embryodiff.checkpoint import Checkpoint, folded
 from training.embryodiff.encoder import EncoderConfig, FrameEncoder
 from training.embryodiff.model import EmbryoDiff, HeadConfig
 
@@ -31,11 +38,20 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Bundled:
-    """A frozen encoder and a head as they are shipped; `origin` says of which manifest."""
+    """A frozen encoder and a head as they are shipped; `origin` says of which manifest, `provenance` is its own."""
 
     encoder: FrameEncoder
     head: EmbryoDiff
     origin: str
+    provenance: dict[str, Any]
+
+    def save(self, out: Path, name: str) -> None:
+        """As checkpoints NAME-frozen.pt and NAME-causal.pt, each with what the manifest says of its training."""
+        encoder, head = (dict(self.provenance.get(part, {})) for part in ("encoder", "head"))
+        checkpoints.save(out / f"{name}-frozen.pt", Checkpoint(self.encoder, encoder, frozen=True))
+        # read back, the encoder has another identity: its classification heads are new
+        head["encoder"] = checkpoints.encoder_id(self.encoder)
+        checkpoints.save(out / f"{name}-causal.pt", Checkpoint(self.head, head))
 
 
 class Graph:
@@ -105,10 +121,10 @@ def read_bundled(manifest_path: Path) -> Bundled:
     head = _head_of(Graph(manifest_path.with_name(told["graph"]["file"]), "head."))
     if head.state_size != told["state"]["shape"][0]:
         raise ValueError(f"{manifest_path}: a state of {told['state']['shape'][0]}, this head has {head.state_size}")
-    return Bundled(encoder, head, f"{told['name']} {told['version']} ({told['state_id'][:12]})")
+    return Bundled(encoder, head, f"{told['name']} {told['version']} ({told['state_id'][:12]})", told["provenance"])
 
 
-def _encoder_of(told: dict, graph: Graph) -> FrameEncoder:
+def _encoder_of(told: dict[str, Any], graph: Graph) -> FrameEncoder:
     planes, side_px, _ = told["encoder"]["inputs"][0]["shape"]
     heads = graph.value("fusion.query").shape[0]
     features = told["encoder"]["outputs"][0]["shape"][0]
@@ -220,3 +236,26 @@ def _norm_after(conv: str) -> str:
         return "norm"
     head, _, last = conv.rpartition(".")
     return f"{head}.{'1' if last == '0' else last.replace('conv', 'norm')}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    described = argparse.ArgumentParser(
+        prog="python -m training.embryodiff.bundled", description=__doc__.splitlines()[0]
+    )
+    described.add_argument("--manifest", type=Path, required=True)
+    described.add_argument("--out", type=Path, default=Path("training/runs/embryodiff"))
+    described.add_argument("--name", default="base")
+    chosen = described.parse_args(arguments)
+    try:
+        bundled = read_bundled(chosen.manifest)
+    except (ValueError, OSError) as fault:
+        print(fault, file=sys.stderr)
+        return 2
+    bundled.save(chosen.out, chosen.name)
+    print(f"{bundled.origin}: {chosen.out / chosen.name}-frozen.pt and -causal.pt")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

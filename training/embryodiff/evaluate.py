@@ -110,6 +110,19 @@ def table(rows: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
+def onset_lines(said: Said) -> list[str]:
+    """For each way of telling: hours too late of every true onset of one video; "-" where it was not told."""
+    kept = said.video.phases != UNLABELLED
+    hours_h = said.video.hours_h[kept]
+    true = scores.onsets_h(said.video.phases[kept], hours_h)
+    lines = []
+    for name, labels in (("raw", said.raw), ("live", said.live), ("revised", said.revised)):
+        late_h = scores.onset_errors_h(scores.onsets_h(labels[kept], hours_h), true)
+        told = (f"{phase} {late_h[phase]:+.1f}" if phase in late_h else f"{phase} -" for phase in true)
+        lines.append(f"hours too late, {name}: " + ", ".join(told))
+    return lines
+
+
 def drawn_videos(chosen: argparse.Namespace, encoder: FrameEncoder) -> list[Video]:
     """Test embryos (or, with --validation, those for choosing), hourly, seven planes."""
     first = VALIDATION_SEEDS_FROM if chosen.validation else TEST_SEEDS_FROM
@@ -163,6 +176,8 @@ def evaluate(chosen: argparse.Namespace) -> None:
             title = f"{name}, {'hour known' if hours else 'hour not told'}, planes {chosen.planes}"
             found[title] = figures_of(said)
             print(f"\n{title}\n{table(found[title])}", flush=True)
+            if len(said) == 1:
+                print("\n".join(onset_lines(said[0])), flush=True)
             _draw(chosen.out, f"{chosen.name}-{chosen.variant}-{title}", said)
     path = chosen.out / f"{chosen.name}-{chosen.variant}-figures.json"
     path.write_text(json.dumps(found, indent=2) + "\n")

@@ -171,6 +171,7 @@ def trained_on_of(encoder: dict[str, Any], head: dict[str, Any]) -> str:
         f"virtual incubator: encoder {encoder['minutes']:.0f} min on frames of {drawn[0]} drawn embryos"
         f"{' and crops of ' + str(encoder['crops']) if encoder['crops'] else ''}, "
         f"head {head['minutes']:.0f} min on {drawn[1]} drawn embryos"
+        f"{', begun from ' + head['start'] if head.get('start') else ''}"
     )
     mixed = "; the encoder also on the first 30 generated pictures of each stagegen class (MIT)"
     return text + (mixed if encoder["stagegen"] else "")

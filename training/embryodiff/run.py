@@ -38,7 +38,8 @@ class Recipe:
 
     It ends with its minutes, or with `steps` where they are given: an ablation is only fair by steps, for on a machine
     with other work a minute is not a minute. `trunk_share`: of the rate, for a trunk that starts from weights while all
-    behind it starts at random.
+    behind it starts at random. `half`: products in bfloat16, twice as fast where the processor has them; weights stay
+    float32.
     """
 
     minutes: float
@@ -49,6 +50,7 @@ class Recipe:
     averaged: float = 0.998
     trunk_share: float = 1.0
     steps: int = 0
+    half: bool = False
 
 
 def rate_at(share_done: float, peak: float) -> float:
@@ -141,7 +143,8 @@ class Run:
         for group in self.optimiser.param_groups:
             group["lr"] = group["share"] * rate_at(self.progress, self.recipe.lr)
         self.network.train()
-        loss, told = loss_of(self.network, self.steps)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.half):
+            loss, told = loss_of(self.network, self.steps)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         clip_grad_norm_(self.network.parameters(), 5.0)

@@ -159,8 +159,17 @@ def started_encoder(chosen: argparse.Namespace, picker: Picker) -> tuple[FrameEn
     encoder = FrameEncoder(EncoderConfig(chosen.trunk)).to(memory_format=torch.channels_last)
     if not chosen.start:
         return encoder, ""
+    if chosen.start.name.endswith("-encoder.pt"):
+        kept = checkpoints.load_encoder(chosen.start)
+        return kept.network.to(memory_format=torch.channels_last), f"{chosen.start.stem}, {_begun(kept.provenance)}"
     start_trunk(encoder, torch.load(chosen.start, map_location="cpu", weights_only=True)["average"])
     return encoder, f"training.sim2real {chosen.start.parent.name}"
+
+
+def _begun(provenance: dict[str, Any]) -> str:
+    """A run in a few words, with what it began from."""
+    begun = f" from {provenance['start']}" if provenance.get("start") else ""
+    return f"{provenance['minutes']:.0f} min, {provenance['steps']} steps{begun}"
 
 
 def train_encoder(chosen: argparse.Namespace) -> Path:
@@ -169,7 +178,8 @@ def train_encoder(chosen: argparse.Namespace) -> Path:
     torch.manual_seed(chosen.seed)
     encoder, start = started_encoder(chosen, picker)
     share = chosen.trunk_share if start else 1.0
-    recipe = Recipe(chosen.minutes, chosen.lr or 1.5e-3, 0.02, chosen.batch or 48, chosen.seed, trunk_share=share)
+    size = chosen.batch or 48
+    recipe = Recipe(chosen.minutes, chosen.lr or 1.5e-3, 0.02, size, chosen.seed, trunk_share=share, half=chosen.half)
     told = {**_told(chosen), "crops": chosen.crops, "stagegen": bool(chosen.stagegen), "start": start}
     told |= {"more": [f"{seeds.start}:{seeds.stop}@{clock}" for seeds, clock in chosen.more]}
     told["restyled"] = chosen.restyle
@@ -296,12 +306,13 @@ def parser() -> argparse.ArgumentParser:
     encoder.add_argument(
         "--start",
         type=Path,
-        help="checkpoint.pt of a one-plane training.sim2real run (starts the trunk), or an exported pair's manifest",
+        help="an exported pair's manifest, NAME-encoder.pt, or checkpoint.pt of a one-plane training.sim2real run",
     )
     encoder.add_argument("--trunk-share", type=float, default=0.3, help="of the rate, for a trunk with a start")
     encoder.add_argument(
         "--more", type=more_embryos, action="append", default=[], help="FIRST:END@CLOCK: further embryos, repeatable"
     )
+    encoder.add_argument("--half", action="store_true", help="products in bfloat16")
     encoder.add_argument("--restyle", action="store_true", help="textures change, see training.embryodiff.restyle")
     encoder.add_argument("--crops", type=int, default=0, help="embryos of training.sim2real's crops that join in")
     encoder.add_argument("--crop-cache", type=Path, default=Path("training/cache/sim2real"))
