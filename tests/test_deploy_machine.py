@@ -390,7 +390,7 @@ def test_uninstalled_it_leaves_what_it_knew_and_nothing_that_runs(box: Box) -> N
     assert box.show("pellucid", "LoadState", "ActiveState") == {"LoadState": "not-found", "ActiveState": "inactive"}
     box.run("test ! -e /opt/pellucid && test ! -e /usr/local/bin/pellucid")
     box.run(
-        "test -s /var/lib/pellucid/journal.sqlite && test -s /etc/pellucid/pellucid.toml && ls /var/backups/pellucid/*"
+        "test -s /var/lib/pellucid/journal.sqlite && test -s /etc/pellucid/pellucid.toml && ls -d /var/backups/pellucid"
     )
 
 

@@ -266,19 +266,19 @@ def test_an_exported_pair_loads_keeps_the_contract_and_has_8_bit_kernels(exporte
     assert any(kernel.data_type == onnx.TensorProto.INT8 for kernel in graph.initializer)
 
 
-def distinct(head: EmbryoDiff) -> EmbryoDiff:
-    """The exporter merges tables that are equal, and those of windows all begin at zero."""
+def make_distinct(pair: Pair) -> None:
+    """The exporter merges constants that are equal, as many are before any training."""
     with torch.no_grad():
-        for name, parameter in head.named_parameters():
-            if name.endswith("attention.distance"):
-                parameter.normal_()
-    return head
+        for network in (pair.encoder, pair.head):
+            for parameter in network.parameters():
+                if bool((parameter == parameter.flatten()[0]).all()):
+                    parameter.add_(0.1 * torch.randn_like(parameter))
 
 
 def test_an_exported_pair_reads_back_as_networks_that_say_the_same(tmp_path: Path) -> None:
     """Training may go on from what is shipped: no checkpoint needs to be kept."""
     pair = Pair.with_random_weights("tiny", replace(TINY, features=128), seed=4)
-    distinct(pair.head)
+    make_distinct(pair)
     path = export(pair, tmp_path, "pair", "0.3")
     back = read_bundled(path)
     assert back.origin.startswith("pair 0.3 (")
@@ -295,7 +295,7 @@ def test_an_exported_pair_reads_back_as_networks_that_say_the_same(tmp_path: Pat
 
 def test_windows_that_the_exporter_merged_are_not_guessed_apart(tmp_path: Path) -> None:
     pair = Pair.with_random_weights("tiny", replace(TINY, features=128), seed=4)
-    with pytest.raises(ValueError, match="equal ones were merged"):
+    with pytest.raises(ValueError, match="merge"):
         read_bundled(export(pair, tmp_path, "pair", "0"))
 
 
@@ -434,7 +434,7 @@ def test_a_restyled_crop_keeps_its_outlines_and_takes_over_the_others_texture() 
     middle = seen[0][22:90, 22:90]
     assert abs(middle.mean()) < 0.01 and middle.std() == pytest.approx(1.0, abs=0.15)
     alike = [np.corrcoef(one.ravel(), disc.ravel())[0, 1] for one in seen]
-    assert min(alike) > 0.3
+    assert min(alike) > 0.2 and np.mean(alike) > 0.5
 
     def fine(picture: np.ndarray) -> float:
         return float(np.abs(np.diff(picture[22:90, 22:90], axis=1)).mean())

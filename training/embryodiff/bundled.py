@@ -35,6 +35,9 @@ from training.embryodiff.model import EmbryoDiff, HeadConfig
 
 Array = npt.NDArray[np.float32]
 
+# of the head: used by other diffusion steps or by the losses alone, or folded into two constants
+_NOT_EXPORTED = ("labels", "noise", "kept", "denoiser.enter.", "denoiser.time.", "semantic_head.", "boundary_head.")
+
 
 @dataclass(frozen=True)
 class Bundled:
@@ -77,7 +80,7 @@ class Graph:
         if f"{full}.whole" in self._values:
             return self._values[f"{full}.whole"].astype(np.float32) * self._values[f"{full}.scale"]
         if full not in self._values:
-            raise ValueError(f"{self._path}: no constant of the name {full}")
+            raise ValueError(f"{self._path}: no constant of the name {full} (the exporter merges equal ones)")
         return np.asarray(self._values[full], np.float32)
 
     def multiplied_with(self, bias: str) -> Array:
@@ -165,7 +168,7 @@ def _head_of(graph: Graph) -> EmbryoDiff:
     for name, found in zip(sorted(named, key=_place), distances, strict=True):
         weights[name] = _fitting(name, found.T, weights[name])
     for name in weights:
-        if name in graph:
+        if not name.startswith(_NOT_EXPORTED) and name not in named:
             weights[name] = _fitting(name, graph.value(name), weights[name])
     head.load_state_dict(weights)
     _begin_alike(head, graph)
