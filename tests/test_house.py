@@ -124,7 +124,7 @@ def test_every_command_and_make_target_of_the_readme_exists() -> None:
     named = {target for line in lines for target in line.split()} | set(re.findall(r"`make ([a-z-]+)`", README))
     assert {"demo", "test", "check", "bench"} <= named <= targets
     commands = set(re.findall(r"bin/pellucid ([a-z]+)", README))
-    assert commands == {"run", "replay", "check", "simulate", "engines"}
+    assert commands == {"run", "replay", "check", "simulate", "engines", "journal", "page"}
 
 
 def test_every_key_of_a_command_every_code_and_every_lack_stands_in_the_contract() -> None:
