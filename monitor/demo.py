@@ -38,6 +38,7 @@ from monitor.simulator import PLANES_UM, Life, VirtualEmbryo, simulate
 from monitor.simulator.optics import FIELD_UM
 from monitor.subscriber import Subscriber
 
+BAR = 4  # characters: the table fits 80 columns with its flags
 PLAIN_EVERY_S = 5.0
 QUIET_S = 3.0  # without a word, once every frame is told
 DRAIN_LIMIT_S = 120.0  # without a single new reading, once everything is drawn
@@ -283,8 +284,8 @@ def _drawn_grade(life: Life, hpi: float | None) -> str | None:
 
 
 def _bar(probability: float) -> str:
-    full = round(probability * 8)
-    return f"{probability:.2f} {'█' * full}{'·' * (8 - full)}"
+    full = round(probability * BAR)
+    return f"{probability:.2f} {'█' * full}{'·' * (BAR - full)}"
 
 
 def _sum_up(settings: Settings, console: Console, board: Board, metrics: Metrics, took_s: float) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from watchdog.observers.api import BaseObserver
 from watchdog.utils import UnsupportedLibcError
 
 log = logging.getLogger(__name__)
+# watchdog 7 warns of itself where a folder is watched as it is made; the scan finds whatever an event does not tell
+warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning, r"watchdog\.")
 
 # Files that are closed or renamed are what we wait for. "Created" is for what was moved in from outside the root, and
 # for a new folder: what was closed in it before watchdog listened there (its new-directory race) it tells as created.
