@@ -218,7 +218,8 @@ def test_a_message_beyond_the_limit_sends_its_sender_away_and_reaches_nobody(bro
     monitor, dashboard = Client(broker, "pellucid-box1"), Client(broker, "dashboard")
     dashboard.subscribe("pellucid/v1/#")
     monitor._client.publish(f"{ROOT}/status", b"x" * 300_000, qos=1)
-    assert monitor.answer("disconnect") == 149  # packet too large
+    # packet too large; or 128, where the broker's closing overtakes its word while the sender still writes
+    assert monitor.answer("disconnect") in (149, 128)
     monitor._client.loop_stop()
     other = Client(broker, "pellucid-box1")
     other.say(f"{ROOT}/status", b"next")
