@@ -321,7 +321,7 @@ def no_number(bench: Bench) -> None:
 def test_a_fallback_in_mid_run_loses_no_frame_and_no_embryos_memory(
     tmp_path: Path, spoil: Callable[[Bench], None], reason: str
 ) -> None:
-    bench = Bench(tmp_path, limits=Limits(60.0, 0.2))
+    bench = Bench(tmp_path)
     bench.engine.begin()
     engine, alone, embryos = bench.engine, bench.reference(), 5
     ours, theirs = [engine.initial_state()] * embryos, [alone.initial_state()] * embryos
@@ -346,7 +346,7 @@ def test_a_fallback_in_mid_run_loses_no_frame_and_no_embryos_memory(
 
 
 def test_a_hang_loses_no_frame_and_all_guards_of_the_device_fall_back_at_once_for_good(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, limits=Limits(60.0, 0.2))
+    bench = Bench(tmp_path, limits=Limits(60.0, 1.0))
     guards = [bench.engine, bench.guard(), bench.guard()]
     for guard in guards:
         guard.begin()
@@ -360,8 +360,8 @@ def test_a_hang_loses_no_frame_and_all_guards_of_the_device_fall_back_at_once_fo
         np.testing.assert_allclose(guard.step([guard.initial_state()], inputs).outputs["y_blastocyst"], wanted)
         waited.append(time.monotonic() - began)
         assert "the device hangs" in str(guard.fallback) and guard.runtime.startswith("onnxruntime")
-        assert all("no answer within 0.2 s" in str(one.fallback) for one in guards)
-    assert waited[0] >= 0.2 > max(waited[1:]), "one waits for all"
+        assert all("no answer within 1 s" in str(one.fallback) for one in guards)
+    assert waited[0] >= 1 > max(waited[1:]), "one waits for all"
     hold.set()
     bench.faults.hold = None
     assert not bench.waiting, "nothing is built for a device that hangs"
