@@ -22,6 +22,7 @@ from monitor.last_frames import read_time, sortable
 LEAST_DAYS = 183  # six months
 SLICE_ROWS = 500  # of the chain, in one transaction: frames do not wait for it
 _OF_EMBRYO = ("run", "time_zero", "assessment", "state", "judged", "feature")
+Told = tuple[Link, dict[str, Any]]  # a row, and its body read
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class Retention:
             return None
         last = links[-1]
         told = [(link, json.loads(link.body)) for link in links]
-        self._say_again(told, last.number, now)
+        later = self._later(told, last.number)
+        self._say_again(told, later, last.number, now)
         body = {
             "through": last.number,
             "hash": last.hash,
@@ -66,7 +68,7 @@ class Retention:
             "before": sortable(before),
         }
         self._audit.append("pruned", "pruned", body, now)
-        self._remove(told, last.number)
+        self._remove(told, later, last.number)
         self._db.execute("DELETE FROM audit WHERE number <= ?", (last.number,))
         return Pruned(len(links), last.number)
 
@@ -84,18 +86,31 @@ class Retention:
 
     # -- what still stands ---------------------------------------------------------------------------------------------
 
-    def _say_again(self, told: Sequence[tuple[Link, dict[str, Any]]], through: int, now: datetime) -> None:
+    def _later(self, told: Sequence[Told], through: int) -> dict[str, set[str]]:
+        """subject -> what its rows after these tell of: their keys, frames and paths. Read once for a slice, not for
+        each frame of it: frames wait meanwhile."""
+        subjects = {link.subject for link, _ in told}
+        subjects |= {f"incubator/{frame.split('/')[0]}" for _, body in told for frame in body.get("files", {})}
+        later: dict[str, set[str]] = {subject: set() for subject in subjects}
+        for subject, names in later.items():
+            query = "SELECT body FROM audit WHERE subject = ? AND number > ?"
+            for (text,) in self._db.execute(query, (subject, through)):
+                body = json.loads(text)
+                names.update(body, body.get("files", ()), body.get("aside", ()))
+        return later
+
+    def _say_again(self, told: Sequence[Told], later: dict[str, set[str]], through: int, now: datetime) -> None:
         """What the last row about a thing said, where that row goes and the thing stays."""
         values = {link.subject: (link, body) for link, body in told if "value" in body}
         for subject, (link, body) in values.items():
-            if self._is_last(subject, '"value"', through):
+            if "value" not in later[subject]:
                 self._audit.append(link.kind, subject, {**body, "changed": {}, "said_again": link.number}, now)
         starts = [(link, body) for link, body in told if link.kind == "start"]
-        if starts and self._is_last("start", '"version"', through):  # it names the software of a boot
+        if starts and "version" not in later["start"]:  # it names the software of a boot
             link, body = starts[-1]
             self._audit.append("start", "start", {**body, "said_again": link.number}, now)
         for subject, standing in {link.subject: body["standing"] for link, body in told if "standing" in body}.items():
-            if not self._is_gone(subject, through) and self._is_last(subject, '"standing"', through):
+            if not self._is_gone(subject, through) and "standing" not in later[subject]:
                 self._audit.append("kept", subject, {"standing": standing, "said_again": True}, now)
         refs = {link.ref for link, _ in told if link.kind == "alert"}
         open_before = {alert_id: digest for _, body in told for alert_id, digest in body.get("open_alerts", {}).items()}
@@ -111,11 +126,6 @@ class Retention:
         if still:
             self._audit.append("kept", "node", {"open_alerts": still, "said_again": True}, now)
 
-    def _is_last(self, subject: str, word: str, through: int) -> bool:
-        """No later row about a subject says such a thing."""
-        query = "SELECT 1 FROM audit WHERE subject = ? AND number > ? AND instr(body, ?) LIMIT 1"
-        return self._db.execute(query, (subject, through, word)).fetchone() is None
-
     def _is_gone(self, subject: str, through: int) -> bool:
         """Nothing more is told of an embryo after these rows."""
         last = self._audit.last(subject)
@@ -123,7 +133,7 @@ class Retention:
 
     # -- what goes -----------------------------------------------------------------------------------------------------
 
-    def _remove(self, told: Sequence[tuple[Link, dict[str, Any]]], through: int) -> None:
+    def _remove(self, told: Sequence[Told], later: dict[str, set[str]], through: int) -> None:
         for kind, (table, column) in KEPT_ELSEWHERE.items():
             keys = [(link.ref,) for link, _ in told if link.kind == kind]
             self._db.executemany(f"DELETE FROM {table} WHERE {column} = ?", keys)
@@ -134,15 +144,13 @@ class Retention:
         for link, body in told:
             for frame in body.get("files", {}):
                 incubator, dish, well, key = frame.split("/")
-                if self._is_last(link.subject, f'"{frame}"', through) and self._is_last(
-                    f"incubator/{incubator}", f'"{frame}"', through
-                ):
+                if frame not in later[link.subject] and frame not in later[f"incubator/{incubator}"]:
                     self._db.execute(
                         "DELETE FROM file WHERE incubator = ? AND dish = ? AND well = ? AND frame_key = ?",
                         (incubator, dish, well, key),
                     )
             for path in body.get("aside", {}):
-                if self._is_last(link.subject, json.dumps(path, ensure_ascii=False), through):
+                if path not in later[link.subject]:
                     self._db.execute(
                         "DELETE FROM file WHERE incubator = ? AND path = ? AND frame_key IS NULL",
                         (link.subject.removeprefix("incubator/"), path),

@@ -99,6 +99,10 @@ def test_a_message_leaves_the_outbox_only_when_removed(tmp_path: Path) -> None:
     assert [row.row_id for row in node.journal.outbox.pending(0, 100)] == [1, 3]
     depth, oldest = node.journal.outbox.depth()
     assert (depth, oldest) == (2, clock.at)
+    first, clock.at = clock.at, clock.at - timedelta(hours=2)  # it was set: who waits longest does so all the same
+    write_frame(tmp_path / "inc", "1", START + timedelta(hours=3))
+    take_all(node)
+    assert node.journal.outbox.depth() == (3, first)
 
 
 def end_run(node: Node, clock: FakeClock) -> None:

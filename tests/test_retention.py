@@ -88,6 +88,17 @@ def test_what_is_older_goes_with_all_that_hangs_on_it_and_the_rest_holds(tmp_pat
     assert keep(node, clock) == 0, "nothing is left to go"
 
 
+def test_what_later_rows_tell_is_read_once_for_a_slice_and_not_for_each_frame(tmp_path: Path) -> None:
+    clock = FakeClock()
+    node = months(tmp_path, clock)
+    asked: list[str] = []
+    node.journal._db.set_trace_callback(lambda text: asked.append(text) if "SELECT body FROM audit" in text else None)
+    assert node.journal.prune(START + 110 * DAY, clock.now()) is not None
+    node.journal._db.set_trace_callback(None)
+    assert len(asked) == len(set(asked)) > 3, "once for each subject"
+    assert report_of(tmp_path).faults == []
+
+
 def test_what_still_holds_is_said_again_from_the_chain(tmp_path: Path) -> None:
     clock = FakeClock()
     node = node_over(tmp_path, clock)
