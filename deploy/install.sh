@@ -2,6 +2,7 @@
 # Installs Pellucid from the folder this script lies in (made by `make bundle`); also the next version over it.
 # No internet is needed. Given twice it changes nothing. What it puts where stands in README.md beside it.
 set -euo pipefail
+shopt -s inherit_errexit  # without it -e does not hold within $(make_release)
 umask 022  # whoever calls it: the service's user has to read what is installed
 
 usage() {
@@ -21,7 +22,37 @@ BUNDLE=$(cd "$(dirname "$0")/.." && pwd)
 say() { printf 'install.sh: %s\n' "$*"; }
 fail() { printf 'install.sh: %s\n' "$*" >&2; exit 1; }
 target() { readlink "$HOME_DIR/$1" 2>/dev/null || true; }  # current or previous -> releases/NAME
-serves() { systemctl is-active --quiet pellucid || systemctl is-failed --quiet pellucid; }  # or would, if it could
+
+serves() {  # or would, if it could: failed, or waiting for its next try
+  case $(systemctl is-active pellucid) in inactive | unknown | "") return 1 ;; esac
+}
+
+# From the stop to the start the monitor is away: whatever ends this script in between, the monitor is started again.
+RESUME=no PART=""
+
+leave() {
+  trap '' INT TERM HUP
+  trap - EXIT
+  [ -z "$PART" ] || rm -f "$PART" || true
+  [ "$RESUME" = yes ] || return 0
+  systemctl daemon-reload || true  # unit and program may have been exchanged already
+  systemctl reset-failed pellucid 2>/dev/null || true
+  if systemctl start pellucid; then
+    say "ended early; the monitor runs again" >&2 || true
+  else
+    say "ended early, and the monitor does not start: journalctl -u pellucid" >&2 || true
+  fi
+}
+trap leave EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+start() {  # a signal from here on does not undo it: systemd goes on starting
+  systemctl reset-failed pellucid 2>/dev/null || true
+  RESUME=no
+  systemctl start pellucid || { journalctl -u pellucid -n 5 --no-pager -o cat >&2 || true; return 1; }
+}
 
 # -- a release: a virtual environment of its own, and the files of deploy/ that belong to it ---------------------------
 
@@ -60,24 +91,42 @@ lay_out() {
   [ -e "$CONFIG/secrets/mqtt-password" ] || install -m 0600 /dev/null "$CONFIG/secrets/mqtt-password"
 }
 
+put() {  # whole or not at all: a full disk must not leave half a unit
+  install -D -m 0644 "$1" "$2.new"
+  mv -T "$2.new" "$2"
+}
+
 switch_to() {  # releases/NAME
-  local release=$HOME_DIR/$1
-  ln -sfn "$1" "$HOME_DIR/current.new" && mv -T "$HOME_DIR/current.new" "$HOME_DIR/current"
-  ln -sf "$HOME_DIR/current/bin/pellucid" /usr/local/bin/pellucid
-  install -m 0644 "$release/deploy/systemd/pellucid.service" "$UNIT"
+  local release=$HOME_DIR/$1 known
+  put "$release/deploy/systemd/pellucid.service" "$UNIT"
   if [ -n "$DEVICE" ]; then
-    rm -f "$UNIT.d/gpu.conf" "$UNIT.d/jetson.conf"
-    [ "$DEVICE" = cpu ] || install -D -m 0644 "$release/deploy/systemd/$DEVICE.conf" "$UNIT.d/$DEVICE.conf"
+    [ "$DEVICE" = cpu ] || put "$release/deploy/systemd/$DEVICE.conf" "$UNIT.d/$DEVICE.conf"
+    for known in gpu jetson; do
+      [ "$known" = "$DEVICE" ] || rm -f "$UNIT.d/$known.conf"
+    done
   fi
-  [ -e "$CONFIG/pellucid.toml" ] || install -m 0644 "$release/deploy/pellucid.example.toml" "$CONFIG/pellucid.toml"
+  [ -e "$CONFIG/pellucid.toml" ] || put "$release/deploy/pellucid.example.toml" "$CONFIG/pellucid.toml"
+  # the program last: what fails before leaves the one that served
+  ln -sfn "$1" "$HOME_DIR/current.new"
+  mv -T "$HOME_DIR/current.new" "$HOME_DIR/current"
+  ln -sf "$HOME_DIR/current/bin/pellucid" /usr/local/bin/pellucid
   systemctl daemon-reload
+}
+
+room_for_backup() {  # before the stop; files of the running service may go while they are counted
+  local need_kb free_kb
+  need_kb=$({ du -skc "$CONFIG" "$STATE" 2>/dev/null || true; } | tail -n 1 | cut -f1)
+  free_kb=$(df -Pk "$BACKUPS" | awk 'NR == 2 { print $4 }')
+  [ "$need_kb" -lt "$free_kb" ] || fail "a backup needs $need_kb kB, and $BACKUPS has $free_kb kB free; nothing was stopped"
 }
 
 back_up() {  # the service must not run
   local file
   file=$BACKUPS/$(date -u +%Y%m%dT%H%M%SZ).tar
-  (umask 077 && tar -C / -cf "$file.part" "${CONFIG#/}" "${STATE#/}")
-  mv "$file.part" "$file"
+  PART=$file.part
+  (umask 077 && tar -C / -cf "$PART" "${CONFIG#/}" "${STATE#/}")
+  mv "$PART" "$file"
+  PART=""
   say "backup: $file ($(du -h "$file" | cut -f1))"
 }
 
@@ -95,32 +144,31 @@ install_or_upgrade() {
   fi
   serves && was_running=yes
   if [ -n "$before" ]; then
+    room_for_backup
+    RESUME=$was_running
     systemctl stop pellucid
     back_up
     ln -sfn "$before" "$HOME_DIR/previous"
   fi
   switch_to "releases/$name"
   sweep
-  systemctl reset-failed pellucid 2>/dev/null || true
-  if [ "$was_running" = yes ] && ! systemctl start pellucid; then
-    journalctl -u pellucid -n 5 --no-pager -o cat >&2 || true
-    roll_back
+  if [ "$was_running" = yes ] && ! start; then
+    roll_back yes
     fail "$name did not start; the version before serves again"
   fi
   say "$name is in place"
 }
 
-roll_back() {
-  local to from was_running=no
+roll_back() {  # [yes]: to be started, however the unit looks now
+  local to from was_running=${1:-no}
   to=$(target previous) from=$(target current)
   [ -n "$to" ] && [ "$to" != "$from" ] && [ -e "$HOME_DIR/$to/.complete" ] || fail "there is no version to go back to"
   serves && was_running=yes
+  RESUME=$was_running
   systemctl stop pellucid
   switch_to "$to"
   ln -sfn "$from" "$HOME_DIR/previous"
-  systemctl reset-failed pellucid 2>/dev/null || true
-  if [ "$was_running" = yes ] && ! systemctl start pellucid; then
-    journalctl -u pellucid -n 5 --no-pager -o cat >&2 || true
+  if [ "$was_running" = yes ] && ! start; then
     fail "${to#releases/} does not start; where it names the schema of the journal, restore the newest of $BACKUPS"
   fi
   say "${to#releases/} is in place"
@@ -136,10 +184,12 @@ sweep() {  # releases that neither serve nor are the way back
 
 backup() {
   local was_running=no
+  room_for_backup
   serves && was_running=yes
+  RESUME=$was_running
   systemctl stop pellucid
   back_up
-  [ "$was_running" = no ] || systemctl start pellucid
+  [ "$was_running" = no ] || start
 }
 
 uninstall() {

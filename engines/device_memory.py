@@ -128,11 +128,21 @@ class Device(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass
+class Standing:
+    """What all who use one device share. `hangs`: what gave no answer; then none of them tries it in this process."""
+
+    hangs: str | None = None
+
+
 class Toolkit(Protocol):
     """What makes plans and opens the device."""
 
     @property
     def facts(self) -> GpuFacts: ...
+
+    @property
+    def standing(self) -> Standing: ...
 
     def build(self, graph: bytes, profile: Profile, tf32: bool, timing: Path | None, say: Say) -> bytes:
         """An ONNX graph -> a plan. `timing`: a file of timings that it reads and renews. Raises DeviceError."""

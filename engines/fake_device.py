@@ -28,6 +28,7 @@ from engines.device_memory import (
     Profile,
     Program,
     Say,
+    Standing,
 )
 from engines.packing import pack, unpack
 
@@ -45,6 +46,7 @@ class Faults:
     lost: bool = False  # nothing works any more, not even reading memory
     capture_refused: bool = False
     wrong_by: float = 0.0
+    wrong_rows: int | None = None  # only a batch bound for so many
     hold: threading.Event | None = None
     not_finite_rows: tuple[int, ...] = ()
 
@@ -57,6 +59,7 @@ class FakeToolkit:
     faults: Faults = field(default_factory=Faults)
     builds: int = 0
     opened: list[FakeDevice] = field(default_factory=list)
+    standing: Standing = field(default_factory=Standing)
 
     def build(self, graph: bytes, profile: Profile, tf32: bool, timing: Path | None, say: Say) -> bytes:
         self.builds += 1
@@ -220,7 +223,8 @@ class FakeLaunch:
         feed = {port.name: self._at(port).copy() for port in program.ports if port.is_input}
         names = [port.name for port in program.ports if not port.is_input]
         results = dict(zip(names, program.session.run(names, feed), strict=True))
-        first = np.array(results[names[0]]) + np.float32(faults.wrong_by)
+        off = faults.wrong_by if faults.wrong_rows in (None, rows) else 0.0
+        first = np.array(results[names[0]]) + np.float32(off)
         for row in faults.not_finite_rows:
             first[row : row + 1] = np.nan
         results[names[0]] = first

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from engines.device_memory import GpuFacts, Lacking, Toolkit
+from engines.device_memory import DeviceError, GpuFacts, HangError, Lacking, Toolkit
+from engines.device_thread import DeviceThread
 
+DRIVER_LIMIT_S, IMPORT_LIMIT_S = 10.0, 60.0  # a cold disk reads gigabytes of TensorRT; both lie within TimeoutStartSec
 NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 _CAPABILITY = (75, 76)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
 TENSORRT = ("tensorrt", "tensorrt_rtx")
@@ -73,9 +75,32 @@ def _facts(driver: Any) -> GpuFacts:
 @cache
 def find_toolkit() -> Toolkit | Lacking:
     """What serves this process, or why nothing does."""
-    found = look()
-    if isinstance(found, Lacking):
-        return found
+    return within_limits(look, _toolkit)
+
+
+def within_limits(
+    look: Callable[[], GpuFacts | Lacking],
+    load: Callable[[GpuFacts], Toolkit | Lacking],
+    driver_s: float = DRIVER_LIMIT_S,
+    import_s: float = IMPORT_LIMIT_S,
+) -> Toolkit | Lacking:
+    """Both on a thread that nobody waits for longer: a wedged driver never comes back from `cuInit`."""
+    thread, limit_s, doing = DeviceThread("gpu driver"), driver_s, "the NVIDIA driver"
+    try:
+        found = thread.call(look, driver_s)
+        if isinstance(found, Lacking):
+            return found
+        facts, limit_s, doing = found, import_s, "the load of TensorRT and pycuda"
+        return thread.call(lambda: load(facts), import_s)
+    except HangError:
+        return Lacking(f"{doing} gives no answer within {limit_s:g} s", "restart the machine (nvidia-smi)", meant=True)
+    except DeviceError as fault:
+        return Lacking(f"{doing} fails ({fault})", "see that driver and software fit (nvidia-smi)", meant=True)
+    finally:
+        thread.end()
+
+
+def _toolkit(found: GpuFacts) -> Toolkit | Lacking:
     try:
         import engines.pycuda_device  # noqa: F401 - what does not load is to be told here, not in the first step
         from engines.nvidia import NvidiaToolkit

@@ -149,7 +149,7 @@ def _contract(engine: TensorRtEngine, part: Part, manifest: Manifest) -> list[st
 def _parity(
     name: str, engine: TensorRtEngine, reference: Engine, part: Part, manifest: Manifest
 ) -> tuple[list[Row], list[str]]:
-    found = apart(engine, reference)
+    found = apart(engine, reference, most=engine.most)
     most = allowed(part, manifest.tolerance)
     relative = STATE_RELATIVE[part.precision.compute]
     rows = [

@@ -83,7 +83,8 @@ def find_manifest(name: str, *folders: Path) -> Path:
 @dataclass(frozen=True)
 class GpuUse:
     """How a GPU is used where there is one. `plans`: their folder (None: the user's cache); `builds`: a plan that is
-    missing is built beside the work; `find`: what looks for a GPU (None: this machine's driver)."""
+    missing is built, and all of it goes on beside the work (else a plan that is there is loaded and proven at once);
+    `find`: what looks for a GPU (None: this machine's driver)."""
 
     plans: Path | None = None
     builds: bool = False
@@ -131,8 +132,12 @@ def _guarded(
     def build() -> None:
         build_elsewhere(manifest_path, index, store, lambda line: log.info("plan", extra={"line": line}))
 
-    guarded = GuardedEngine(
-        reference, manifest.parts()[index], manifest.tolerance, toolkit, store, build if gpu.builds else None
-    )
+    part, tolerance, builds = manifest.parts()[index], manifest.tolerance, build if gpu.builds else None
+    guarded = GuardedEngine(reference, part, tolerance, toolkit, store, builds, start=None if gpu.builds else _at_once)
     guarded.begin()
     return guarded
+
+
+def _at_once(work: Callable[[], None]) -> None:
+    """A command that builds nothing is there to tell whether the GPU serves: it waits for that."""
+    work()

@@ -7,12 +7,13 @@ builds without a device, which is how every model is tried without one. It refus
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engines.device_memory import Device, DeviceError, GpuFacts, Profile, Say
+from engines.device_memory import Device, DeviceError, GpuFacts, Profile, Say, Standing
 
 try:
     import tensorrt as trt
@@ -65,7 +66,7 @@ class NvidiaToolkit:
     """Builds plans and opens the device."""
 
     def __init__(self, device: GpuFacts) -> None:
-        self.facts = replace(device, runtime=RUNTIME)
+        self.facts, self.standing = replace(device, runtime=RUNTIME), Standing()
 
     def build(self, graph: bytes, profile: Profile, tf32: bool, timing: Path | None, say: Say) -> bytes:
         return build(graph, profile, tf32, timing, say).plan
@@ -158,7 +159,11 @@ def _timings(config: Any, path: Path | None) -> Any:
     """The timings of earlier builds, or none; those of another device or version are left out."""
     if path is None or FLAVOUR == "tensorrt_rtx":  # TensorRT-RTX times nothing while it builds
         return None
-    content = path.read_bytes() if path.exists() else b""
+    try:
+        content = path.read_bytes() if path.exists() else b""
+    except OSError as fault:
+        log.warning("timings of earlier builds do not read", extra={"reason": str(fault)})
+        content = b""
     for attempt in (content, b""):
         cache = config.create_timing_cache(attempt)
         if cache is not None and config.set_timing_cache(cache, False):
@@ -168,9 +173,13 @@ def _timings(config: Any, path: Path | None) -> Any:
 
 
 def _keep_timings(cache: Any, path: Path) -> None:
+    """For the next build; a disk that refuses costs that one some minutes, and this one nothing."""
     blob = cache.serialize()
     if blob is None:
         return
-    draft = path.with_name(f".{path.name}.part")
-    draft.write_bytes(bytes(memoryview(blob)))
-    draft.replace(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")  # another process may build as well
+    try:
+        draft.write_bytes(bytes(memoryview(blob)))
+        draft.replace(path)
+    except OSError as fault:
+        log.warning("timings of this build are not kept", extra={"reason": str(fault)})

@@ -7,8 +7,10 @@ the process. It refuses to know what a plan is made of, and who runs it.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +21,8 @@ from typing import Any
 from engines.contract import EngineError
 from engines.device_memory import GpuFacts, PlanError, Profile
 from engines.manifest import Part, Precision
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -111,23 +115,40 @@ class PlanStore:
 
     def drop(self, key: PlanKey) -> None:
         """Never to be tried again; no error where it is not there."""
-        _remove(self._path(key, "json"), "json", "plan", "trying")
+        try:
+            _remove(self._path(key, "json"), "json", "plan", "trying")
+        except OSError as fault:
+            raise EngineError(f"plans: {self.folder}: {fault.strerror}") from fault
 
     @contextmanager
     def trying(self, key: PlanKey) -> Iterator[None]:
-        """Around the first use of a plan: what ends the process in there leaves a mark."""
+        """Around the first use of a plan: what ends the process in there leaves a mark, but not a process that ends in
+        order while another thread is in there."""
         mark = self._path(key, "trying")
         try:
             mark.touch()
         except OSError as fault:
             raise EngineError(f"plans: {mark}: {fault.strerror}") from fault
+
+        def unmark() -> None:
+            try:
+                mark.unlink(missing_ok=True)
+            except OSError as fault:  # what went on in there counts, not its mark
+                log.warning("the mark of a tried plan stays", extra={"path": str(mark), "reason": str(fault)})
+
+        atexit.register(unmark)
         try:
             yield
         finally:
-            mark.unlink(missing_ok=True)
+            atexit.unregister(unmark)
+            unmark()
 
     def ended_a_process(self, key: PlanKey) -> bool:
-        return self._path(key, "trying").exists()
+        mark = self._path(key, "trying")
+        try:
+            return mark.exists()
+        except OSError as fault:
+            raise EngineError(f"plans: {mark}: {fault.strerror}") from fault
 
     def records(self) -> list[dict[str, Any]]:
         """What is kept, in order of name."""

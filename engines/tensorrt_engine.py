@@ -113,6 +113,11 @@ class TensorRtEngine:
         return self._spec
 
     @property
+    def most(self) -> int:
+        """The largest batch that runs in one piece."""
+        return self._sizes[-1]
+
+    @property
     def captured(self) -> bool:
         """Whether every batch size used so far runs as a recorded graph."""
         return all(one.launch.captured for pair in self._sets.values() for one in pair)

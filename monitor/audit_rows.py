@@ -5,8 +5,9 @@ Each belongs into the transaction of the thing itself, after it was put. It deci
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 from monitor.alert import Alert
 from monitor.alert_table import AlertTable
@@ -17,6 +18,9 @@ from monitor.feature_table import FeatureTable
 from monitor.file_table import FileRecord, FileTable, FrameOf
 from monitor.outcome_table import OutcomeTable
 from monitor.runs import Run
+
+GOING_ON_ROWS = 2000  # a second's work or less, also on a slow disk
+T = TypeVar("T")
 
 
 class AuditRows:
@@ -44,20 +48,26 @@ class AuditRows:
             body = {"aside": files, "files": self._files_of(touched)}
             self._audit.append("put_aside", f"incubator/{incubator}", body, now)
 
-    def adopt(self, now: datetime) -> None:
-        """Rows from before there was an audit: their digests as they are now."""
+    def adopt(self, now: datetime, going_on: Callable[[], None] = lambda: None) -> None:
+        """Rows from before there was an audit: their digests as they are now. Years of them take minutes; `going_on` is
+        called all along."""
         for kind, (table, column) in KEPT_ELSEWHERE.items():
             about = "subject" if table == "alert" else "'embryo/' || embryo_id"
-            for key, subject in self._db.execute(f"SELECT {column}, {about} FROM {table}").fetchall():
+            rows = self._db.execute(f"SELECT {column}, {about} FROM {table}").fetchall()
+            for key, subject in _telling(rows, GOING_ON_ROWS, going_on):
                 self._audit.append_kept(kind, subject, key, {"adopted": True}, now)
-        for (embryo_id,) in self._db.execute("SELECT embryo_id FROM run ORDER BY number").fetchall():
+        runs = self._db.execute("SELECT embryo_id FROM run ORDER BY number").fetchall()
+        for (embryo_id,) in _telling(runs, 1, going_on):  # each with its thousands of files
             body: dict[str, object] = {"adopted": True, "standing": self._audit.standing(embryo_id)}
             body["files"] = self._files_of(self._files.frames_of(embryo_id))
             body["features"] = self._features.digests(embryo_id)
             self._audit.append("kept", f"embryo/{embryo_id}", body, now)
         for incubator, files in self._files.aside().items():
-            aside = {path: [reason, self._audit.file(incubator, path)] for path, reason in files}
+            telling = _telling(files, GOING_ON_ROWS, going_on)
+            aside = {path: [reason, self._audit.file(incubator, path)] for path, reason in telling}
             self._audit.append("put_aside", f"incubator/{incubator}", {"adopted": True, "aside": aside}, now)
+        if runs:
+            going_on()  # to commit so much takes a while too
 
     def frame(self, entry: Entry, stood: str, before: Mapping[str, str], touched: set[FrameOf], now: datetime) -> None:
         """What a frame has made of an embryo: its reading, from which pictures, the memories before and after."""
@@ -92,3 +102,11 @@ class AuditRows:
     def states_of(self, embryo_id: str) -> dict[str, str]:
         """model -> digest of what it remembers of an embryo."""
         return dict(self._db.execute("SELECT model, digest FROM state WHERE embryo_id = ?", (embryo_id,)).fetchall())
+
+
+def _telling(rows: Iterable[T], every: int, going_on: Callable[[], None]) -> Iterator[T]:
+    """The rows, and a word before every so many of them."""
+    for number, row in enumerate(rows):
+        if number % every == 0:
+            going_on()
+        yield row

@@ -85,6 +85,7 @@ class Daemon:
             metrics,
             config.alerts,
             config.commands.blind_first,
+            lambda: notifier.starting("a journal of an earlier version is taken in"),
         )
         self.node.journal.configured(configuration(config), clock.now())
         self.imaging = Imaging(self.node.intakes, self.node.journal, metrics)

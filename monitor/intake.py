@@ -16,12 +16,14 @@ from monitor.errors import FrameError, StorageError
 from monitor.file_table import FileRecord
 from monitor.journal import Journal
 from monitor.layouts import Layout
+from monitor.retention import LEAST_DAYS
 from monitor.vocabulary import Clock, FileSeen, Place, PlaneFile
 from monitor.watch import Watch
 
 log = logging.getLogger(__name__)
 
 FUTURE = timedelta(hours=24)
+LEAST_KEPT = timedelta(days=LEAST_DAYS) - FUTURE  # less what a clock that is true enough may have gone back since
 
 Found = tuple[FileSeen, PlaneFile | FrameError | None]  # None: no picture of ours
 
@@ -55,6 +57,7 @@ class Intake:
         self._layout, self._planes_um, self._journal = layout, planes_um, journal
         self._clock, self._count_quarantine = clock, count_quarantine
         self._unread: list[str] = []
+        self._disbelieved: datetime | None = None
         self.watch = Watch(root, journal.files.known(name), stable_s, clock.monotonic)
         self.assembler = Assembler(
             root,
@@ -117,8 +120,21 @@ class Intake:
         return None if plane is None or self._is_of_old(plane.moment.at or file.mtime) else plane
 
     def _is_of_old(self, at: datetime) -> bool:
-        """From before what the journal keeps: it was told in its time, and its rows are gone."""
-        return self._journal.kept_since is not None and at < self._journal.kept_since
+        """From before what the journal keeps: it was told in its time, and its rows are gone.
+
+        Nobody keeps less than six months. Where the journal says so all the same, a wrong clock has pruned it (or ours
+        is wrong now), and to believe it would hide frames of embryos that live.
+        """
+        since = self._journal.kept_since
+        if since is None or at >= since:
+            return False
+        if since <= self._clock.now() - LEAST_KEPT:
+            return True
+        if since != self._disbelieved:
+            facts = {"incubator": self.name, "kept_since": since.isoformat()}
+            log.error("the journal was pruned by a clock that is not this one: no frame counts as old", extra=facts)
+        self._disbelieved = since
+        return False
 
     def _add(self, found: list[Found]) -> list[tuple[FileSeen, FrameError]]:
         """Hand the planes to the assembler; the files that are none, each with the reason."""

@@ -8,7 +8,7 @@ names their digests. It knows no engine, no broker and no folder, only rows.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -186,12 +186,18 @@ class Journal(JournalReads):
 
     # -- the audit -----------------------------------------------------------------------------------------------------
 
-    def begin(self, facts: Mapping[str, object], models: Mapping[str, object], now: datetime) -> None:
+    def begin(
+        self,
+        facts: Mapping[str, object],
+        models: Mapping[str, object],
+        now: datetime,
+        going_on: Callable[[], None] = lambda: None,
+    ) -> None:
         """A start: this software and boot, and what models serve, where that has changed. A journal from before there
-        was an audit is taken into it as it stands. Raises StorageError."""
+        was an audit is taken into it as it stands; `going_on` is called while that lasts. Raises StorageError."""
         with self._database.transaction():
             if self.audit.head()[0] == 0:
-                self._rows.adopt(now)
+                self._rows.adopt(now, going_on)
             self.audit.append("start", "start", {**facts, "boot_id": self._boot_id}, now)
             self.audit.append_change("models", "models", models, now)
 

@@ -56,6 +56,12 @@ class LastFrames:
             captured_at and read_time(captured_at), read_time(recorded_at), judged_at and read_time(judged_at)
         )
 
+    def newest(self) -> datetime | None:
+        """When the newest frame of all incubators was captured, by their clocks, which a wrong one of ours does not
+        move (without one: recorded); None before the first frame."""
+        (at,) = self._db.execute("SELECT MAX(COALESCE(captured_at, recorded_at)) FROM last_frame").fetchone()
+        return at and read_time(at)
+
     def recent_keys(self, incubator: str, count: int) -> list[list[str]]:
         """Of each open run the names of its last `count` frames that a clock names, newest first."""
         runs = self._db.execute(

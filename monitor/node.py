@@ -120,8 +120,9 @@ def build_node(
     metrics: Metrics,
     rules: Alerts = DEFAULTS,
     blind_first: bool = False,
+    going_on: Callable[[], None] = lambda: None,
 ) -> Node:
-    """Put a node together over `storage`. Raises ConfigError, StorageError."""
+    """Put a node together over `storage`; `going_on`: see `Journal.begin`. Raises ConfigError, StorageError."""
     manifest = loaded.manifest
     segments = manifest.segments
     if segments is None:
@@ -174,7 +175,7 @@ def build_node(
     day5 = None
     if loaded.segmenter is not None and overlays is not None:
         day5 = _day5(loaded.segmenter, loaded.graders, sources, journal, overlays, voice, clock, metrics)
-    journal.begin(provenance.software(), provenance.models(loaded), clock.now())
+    journal.begin(provenance.software(), provenance.models(loaded), clock.now(), going_on)
     return Node(journal, memory, alarms, pipeline, intakes, time_zeros, manifest.name, day5)
 
 

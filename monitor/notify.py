@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 log = logging.getLogger(__name__)
 
+STARTING_S = 60
+
 
 class Notifier:
     """Speaks to the socket in `NOTIFY_SOCKET`, if there is one. `watchdog_s`: how often systemd wants to hear."""
@@ -29,6 +31,11 @@ class Notifier:
                 speaker.sendall(text.encode())
         except OSError as fault:  # the supervisor will notice; the monitor goes on
             log.error("the supervisor cannot be told", extra={"fault": str(fault)})
+
+    def starting(self, status: str) -> None:
+        """A start goes on that may take longer than systemd waits (TimeoutStartSec): once a minute at least, and as
+        `progress` not by a timer."""
+        self._send(f"EXTEND_TIMEOUT_USEC={STARTING_S * 1_000_000}\nSTATUS={status}")
 
     def ready(self, status: str) -> None:
         self._send(f"READY=1\nSTATUS={status}")

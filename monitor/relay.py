@@ -19,6 +19,7 @@ PATIENCE_S = 15.0
 AT_ONCE = 24
 _MOST_BYTES = 64 * 2**20
 _PATHS = re.compile(r"/\Z|/(?:static|page|api/v1)/")
+_PLAIN = (("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store"))
 _HANDED_ON = ("Accept", "If-None-Match", "If-Modified-Since")
 _HANDED_BACK = (
     *("Content-Type", "Cache-Control", "Content-Security-Policy", "ETag", "Last-Modified", "Location"),
@@ -52,11 +53,13 @@ class Relay:
         self._room = threading.BoundedSemaphore(at_once)
 
     def get(self, target: str, headers: Headers) -> Answer:
-        """What the page answers to a GET, or 503 with the reason."""
+        """What the page answers to a GET, 400 where `target` is no URL's, or 503 with the reason."""
         if not self._room.acquire(blocking=False):
             return _none("the page is busy")
         try:
             return self._ask(target, {name: value for name in _HANDED_ON if (value := headers.get(name, ""))})
+        except UnicodeEncodeError:  # a raw byte in the path: a URL is ASCII
+            return Answer(400, _PLAIN, b"a path is ASCII: its other characters are to be percent-encoded\n")
         except (FileNotFoundError, ConnectionError):
             return _none("the page is not up; it is started anew by itself, the monitor goes on")
         except (OSError, http.client.HTTPException) as fault:
@@ -84,5 +87,4 @@ def is_of_page(path: str) -> bool:
 
 
 def _none(why: str) -> Answer:
-    headers = (("Content-Type", "text/plain; charset=utf-8"), ("Retry-After", "2"), ("Cache-Control", "no-store"))
-    return Answer(503, headers, f"{why}\n".encode())
+    return Answer(503, (*_PLAIN, ("Retry-After", "2")), f"{why}\n".encode())

@@ -14,13 +14,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from monitor import audit_rows
 from monitor.audit import Link, link_hash
 from monitor.audit_check import Report, check
 from monitor.cli import main
+from monitor.config import make_config
+from monitor.daemon import Daemon
 from monitor.database import BEFORE_AUDIT, LACKING, expected_schema, opened_for_reading
 from monitor.errors import StorageError
+from monitor.notify import Notifier
 from tests.graded import INSEMINATED, graded, write_blastocyst
-from tests.house import START, FakeClock, node_over, take_all, write_frame
+from tests.house import START, FakeClock, new_metrics, node_over, scripted, take_all, write_frame
 from tests.staged import staged, staged_model
 from tests.test_blind import node_over as blind_node
 from tests.test_commands import commands_of, give
@@ -287,15 +291,55 @@ def test_a_journal_that_withholds_scores_holds_before_and_after_the_assessment(t
     ).faults
 
 
-def test_a_journal_from_before_there_was_an_audit_is_taken_in_and_held_from_then_on(
-    store: Path, tmp_path: Path
-) -> None:
+class Told(Notifier):
+    """What systemd would hear."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.said: list[str] = []
+
+    def _send(self, text: str) -> None:
+        self.said.append(text)
+
+
+def as_before_there_was_an_audit(store: Path) -> None:
     with sqlite3.connect(store / "journal.sqlite") as db:
         for table in re.findall(r"CREATE TABLE (\w+)", LACKING[BEFORE_AUDIT]):
             db.execute(f"DROP TABLE {table}")
         db.execute(f"PRAGMA user_version = {BEFORE_AUDIT}")
     db.close()
+
+
+def test_a_journal_from_before_there_was_an_audit_is_taken_in_and_held_from_then_on(
+    store: Path, tmp_path: Path
+) -> None:
+    as_before_there_was_an_audit(store)
     node_over(tmp_path, FakeClock(START + timedelta(days=5))).journal.close()
     report = report_of(store)
     assert report.faults == [] and report.covered["reading"] > 0
     assert tampered(store, "UPDATE file SET sha256 = 'x' WHERE plane_um = 0").faults
+
+
+def test_systemd_hears_all_along_that_an_old_journal_is_taken_in(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_before_there_was_an_audit(store)
+    monkeypatch.setattr(audit_rows, "GOING_ON_ROWS", 3)
+    config = make_config(
+        {
+            "site": {"name": "lab", "node": "box"},
+            "incubator": [{"name": "inc1", "path": tmp_path / "inc"}],
+            "mqtt": {"host": "127.0.0.1", "port": 1},
+            "storage": {"path": store},
+        }
+    )
+    heard = []
+    for _ in range(2):
+        clock, notifier = FakeClock(START + timedelta(days=5)), Told()
+        node = Daemon(config, scripted(), new_metrics(clock), clock, notifier).node
+        (readings,) = node.journal._db.execute("SELECT COUNT(*) FROM reading").fetchone()
+        node.journal.close()
+        heard.append(notifier.said)
+    first, second = heard
+    assert len(first) >= readings / 3 and second == [], "and once only"
+    assert {line.split("\n")[0] for line in first} == {"EXTEND_TIMEOUT_USEC=60000000"}

@@ -374,15 +374,50 @@ def test_upgrade_roll_back_backup_and_restore_lose_nothing(box: Box, newer: Path
     assert [reading["id"] for reading in box.readings()][: len(known)] == known
 
 
-def test_a_version_that_does_not_start_gives_way_to_the_one_before(box: Box, newer: Path) -> None:
+@pytest.mark.parametrize(
+    ("starts", "says"),
+    [
+        ("/opt/pellucid/current/bin/pellucid walk", "invalid choice: 'walk'"),  # exit 2: not tried again
+        ("/bin/bash -c 'echo out of order; exit 1'", "out of order"),  # tried again: neither active nor failed
+    ],
+)
+def test_a_version_that_does_not_start_gives_way_to_the_one_before(
+    box: Box, newer: Path, starts: str, says: str
+) -> None:
     version = box.version
-    (unit,) = (box.root / RELEASES[1:]).glob("0.9.9-*/deploy/systemd/pellucid.service")
-    unit.write_text(unit.read_text().replace("pellucid run", "pellucid walk"))
     box.give(newer)
+    if not list((box.root / RELEASES[1:]).glob("0.9.9-*")):
+        assert box.install().returncode == 0
+        box.run("/opt/pellucid/current/deploy/install.sh --roll-back")
+        box.give(newer)
+    (unit,) = (box.root / RELEASES[1:]).glob("0.9.9-*/deploy/systemd/pellucid.service")
+    unit.write_text(re.sub("^ExecStart=.*", lambda _: f"ExecStart={starts}", unit.read_text(), flags=re.MULTILINE))
     ended = box.install()
     assert ended.returncode == 1 and "did not start; the version before serves again" in ended.stderr
-    assert "invalid choice: 'walk'" in ended.stderr
+    assert says in ended.stderr
     assert (box.version, box.show("pellucid", "ActiveState")["ActiveState"]) == (version, "active")
+
+
+@pytest.mark.parametrize("end", ["exit 2", "kill -TERM 0; sleep 9"], ids=["fails", "ended"])
+def test_a_backup_that_ends_early_leaves_the_monitor_running_and_nothing_half_made(box: Box, end: str) -> None:
+    folder, kept = box.root / "root/odd", box.run("ls /var/backups/pellucid")
+    folder.mkdir(exist_ok=True)
+    (folder / "tar").write_text(f'#!/bin/sh\n: > "$4"; {end}\n')  # tar -C / -cf FILE ...
+    (folder / "tar").chmod(0o755)
+    # a session of its own: the signal is for the whole group, as Ctrl-C is (which a test begun with & would not get)
+    ended = box.ask("PATH=/root/odd:$PATH setsid --wait /opt/pellucid/current/deploy/install.sh --backup")
+    assert ended.returncode in (2, 143) and "the monitor runs again" in ended.stderr
+    assert box.show("pellucid", "ActiveState")["ActiveState"] == "active"
+    assert box.run("ls /var/backups/pellucid") == kept
+
+
+def test_a_backup_without_room_for_it_does_not_stop_the_monitor(box: Box) -> None:
+    pid = box.show("pellucid", "MainPID")
+    box.run("mount -t tmpfs -o size=16k tmpfs /var/backups/pellucid")
+    ended = box.ask("/opt/pellucid/current/deploy/install.sh --backup")
+    box.run("umount /var/backups/pellucid")
+    assert ended.returncode == 1 and "nothing was stopped" in ended.stderr
+    assert box.show("pellucid", "MainPID") == pid
 
 
 def test_uninstalled_it_leaves_what_it_knew_and_nothing_that_runs(box: Box) -> None:

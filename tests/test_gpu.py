@@ -5,13 +5,14 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engines.device_memory import GpuFacts, Lacking
-from engines.gpu import look
+from engines.gpu import look, within_limits
 
 HOME = Path(__file__).resolve().parents[1]
 
@@ -81,6 +82,26 @@ def test_it_names_what_is_not_installed_and_how_to_get_it(there: tuple[str, ...]
 def test_a_device_is_named_with_its_capability_and_driver() -> None:
     found = look(Driver, lambda name: name in ("tensorrt_rtx", "pycuda", "onnx"))
     assert found == GpuFacts("Orin", "8.7", "12.6", "")
+
+
+def test_a_driver_that_gives_no_answer_is_told_and_not_waited_for() -> None:
+    never = threading.Event()
+    found = within_limits(lambda: Lacking(str(never.wait()), ""), lambda facts: Lacking("", ""), driver_s=0.05)
+    assert isinstance(found, Lacking) and found.meant
+    assert found.what == "the NVIDIA driver gives no answer within 0.05 s"
+    never.set()
+
+
+def test_software_that_never_comes_back_from_its_import_is_not_waited_for_either() -> None:
+    never, facts = threading.Event(), GpuFacts("Orin", "8.7", "12.6", "")
+    found = within_limits(lambda: facts, lambda facts: Lacking(str(never.wait()), ""), import_s=0.05)
+    assert isinstance(found, Lacking) and found.what.startswith("the load of TensorRT and pycuda gives no answer")
+    never.set()
+
+
+def test_a_driver_that_lacks_a_function_is_told() -> None:
+    found = within_limits(lambda: look(object, lambda name: True), lambda facts: Lacking("", ""))
+    assert isinstance(found, Lacking) and "cuInit" in found.what and found.meant
 
 
 def test_looking_for_a_gpu_imports_nothing_of_nvidias() -> None:

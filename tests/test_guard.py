@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import pickle
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +16,10 @@ import numpy as np
 import pytest
 
 from engines.build import build_plan
-from engines.contract import Engine, EngineError, State
-from engines.device_memory import DeviceError, GpuFacts, Lacking, PlanError, Profile
+from engines.contract import Engine, EngineError, EngineSpec, State, TensorSpec
+from engines.device_memory import Device, DeviceError, GpuFacts, Lacking, PlanError, Profile
 from engines.fake_device import FACTS, FakeDevice, FakeToolkit, Faults
-from engines.golden import Apart, allowed, apart
+from engines.golden import Apart, allowed, apart, batches_of, golden_inputs
 from engines.guard import GuardedEngine, Limits
 from engines.load import GpuUse, load_engine
 from engines.manifest import Part, Precision, Tolerance, read_manifest
@@ -28,7 +32,8 @@ SMALL = Profile(2, 4)
 
 
 class Bench:
-    """A guarded engine over a fake device, and what a test turns and reads. Work beside the work waits for `beside`."""
+    """A guarded engine over a fake device, and what a test turns and reads. The first try of a plan is done at once,
+    other work beside the work waits for `beside`."""
 
     def __init__(self, folder: Path, plan: bool = True, builds: bool = True, limits: Limits | None = None) -> None:
         self.manifest_path = write_tiny(folder)
@@ -47,6 +52,15 @@ class Bench:
         build_plan(self.manifest_path.with_suffix(".onnx"), self.part, self.toolkit, self.store, SMALL)
 
     def guard(self) -> GuardedEngine:
+        begun: list[bool] = []
+
+        def start(work: Callable[[], None]) -> None:
+            if begun:
+                self.waiting.append(work)
+            else:
+                begun.append(True)
+                work()
+
         return GuardedEngine(
             self.reference(),
             self.part,
@@ -56,7 +70,7 @@ class Bench:
             self.build if self.builds else None,
             SMALL,
             self.limits,
-            lambda work: self.waiting.append(work),
+            start,
         )
 
     def reference(self) -> OnnxRuntimeEngine:
@@ -261,15 +275,35 @@ def test_a_try_that_ended_well_leaves_no_mark(tmp_path: Path) -> None:
     assert not bench.plan_path.with_suffix(".trying").exists()
 
 
+@pytest.mark.parametrize(("end", "left"), [("", False), ("os._exit(0)", True)])
+def test_a_process_that_ends_in_order_while_a_plan_is_tried_leaves_no_mark(
+    tmp_path: Path, end: str, left: bool
+) -> None:
+    """The try goes on beside the work, so a service that is stopped may be in the midst of it."""
+    bench = Bench(tmp_path)
+    code = f"""
+import os, pickle, sys, threading
+from pathlib import Path
+from engines.plans import PlanStore
+key = pickle.loads(bytes.fromhex({pickle.dumps(key_of(bench.part, FACTS, SMALL)).hex()!r}))
+marked = threading.Event()
+def tries():
+    with PlanStore(Path({str(bench.store.folder)!r})).trying(key):
+        marked.set()
+        threading.Event().wait()
+threading.Thread(target=tries, daemon=True).start()
+marked.wait()
+{end}
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parents[1], timeout=60)
+    assert bench.plan_path.with_suffix(".trying").exists() is left
+
+
 # In mid-run
 
 
 def lost(bench: Bench) -> None:
     bench.faults.lost = True
-
-
-def hangs(bench: Bench) -> None:
-    bench.faults.hold = threading.Event()
 
 
 def no_number(bench: Bench) -> None:
@@ -281,14 +315,13 @@ def no_number(bench: Bench) -> None:
     [
         (lost, "the device is lost"),
         (device_fails, "an illegal address"),
-        (hangs, "no answer within"),
         (no_number, "it gave no number where the reference gives one"),
     ],
 )
 def test_a_fallback_in_mid_run_loses_no_frame_and_no_embryos_memory(
     tmp_path: Path, spoil: Callable[[Bench], None], reason: str
 ) -> None:
-    bench = Bench(tmp_path, limits=Limits(60.0, 0.2))
+    bench = Bench(tmp_path)
     bench.engine.begin()
     engine, alone, embryos = bench.engine, bench.reference(), 5
     ours, theirs = [engine.initial_state()] * embryos, [alone.initial_state()] * embryos
@@ -304,14 +337,134 @@ def test_a_fallback_in_mid_run_loses_no_frame_and_no_embryos_memory(
         if frame == 6:
             assert not bench.on_gpu and reason in str(engine.fallback)
         if frame == 8:  # rebuilt beside the work; the memories go back to the device
-            if bench.faults.hold is not None:
-                bench.faults.hold.set()
             bench.faults.__init__()  # type: ignore[misc]
             bench.beside()
             assert bench.on_gpu and engine.fallback is None
     for our, their in zip(ours, theirs, strict=True):
         ((_, a), (_, b)) = ((blob, np.frombuffer(blob[-80:], np.float32)) for blob in map(engine.save, (our, their)))
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_a_hang_loses_no_frame_and_all_guards_of_the_device_fall_back_at_once_for_good(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, limits=Limits(60.0, 1.0))
+    guards = [bench.engine, bench.guard(), bench.guard()]
+    for guard in guards:
+        guard.begin()
+        assert guard.fallback is None
+    bench.faults.hold = hold = threading.Event()
+    inputs = sample_inputs(bench.engine, 1, 0)
+    wanted = (alone := bench.reference()).step([alone.initial_state()], inputs).outputs["y_blastocyst"]
+    waited = []
+    for guard in guards:
+        began = time.monotonic()
+        np.testing.assert_allclose(guard.step([guard.initial_state()], inputs).outputs["y_blastocyst"], wanted)
+        waited.append(time.monotonic() - began)
+        assert "the device hangs" in str(guard.fallback) and guard.runtime.startswith("onnxruntime")
+        assert all("no answer within 1 s" in str(one.fallback) for one in guards)
+    assert waited[0] >= 1 > max(waited[1:]), "one waits for all"
+    hold.set()
+    bench.faults.hold = None
+    assert not bench.waiting, "nothing is built for a device that hangs"
+    (late := bench.guard()).begin()
+    assert "the device hangs" in str(late.fallback) and len(bench.toolkit.opened) == 3
+
+
+def test_a_plan_that_hangs_while_it_is_proven_is_not_tried_at_the_next_start(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, limits=Limits(60.0, 0.2))
+    bench.faults.hold = hold = threading.Event()
+    bench.engine.begin()
+    hold.set()
+    assert "the device hangs" in str(bench.engine.fallback) and not bench.plan_path.exists() and not bench.waiting
+
+
+def test_the_cpu_serves_from_the_first_frame_while_a_plan_is_loaded_and_proven(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.faults.hold = hold = threading.Event()
+    part, tolerance = bench.part, bench.manifest.tolerance
+    engine = GuardedEngine(bench.reference(), part, tolerance, bench.toolkit, bench.store, None, SMALL)
+    engine.begin()  # it would wait for ever
+    assert frames(engine, engine.initial_state(), 2) and "not tried yet" in str(engine.fallback)
+    hold.set()
+    end_s = time.monotonic() + 30
+    while engine.fallback is not None and time.monotonic() < end_s:
+        threading.Event().wait(0.01)
+    assert engine.fallback is None
+
+
+def test_a_candidate_of_before_a_hang_does_not_serve_after_it(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, plan=False)
+    bench.engine.begin()
+    opened = bench.toolkit.open
+
+    def hangs_meanwhile() -> Device:
+        bench.toolkit.standing.hangs = "another engine had no answer"
+        return opened()
+
+    bench.toolkit.open = hangs_meanwhile  # type: ignore[method-assign]
+    bench.beside()
+    (device,) = bench.toolkit.opened
+    assert not bench.on_gpu and "another engine" in str(bench.engine.fallback) and closed_soon(device)
+
+
+def test_an_engine_that_was_closed_while_its_plan_was_built_holds_no_device(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, plan=False)
+    bench.engine.begin()
+    bench.engine.close()
+    bench.beside()
+    assert bench.toolkit.builds == 0 and not bench.toolkit.opened
+
+
+def test_a_late_fault_of_what_served_before_does_not_end_what_serves_now(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.engine.begin()
+    before = bench.engine._now.serving
+    assert before is not None
+    lost(bench)
+    frames(bench.engine, bench.engine.initial_state(), 1)
+    bench.faults.__init__()  # type: ignore[misc]
+    bench.beside()
+    assert bench.on_gpu
+    bench.engine._fall_back(before, "a second thread heard of it late")
+    assert bench.on_gpu and bench.engine.fallback is None and bench.plan_path.exists()
+
+
+def test_plans_are_built_one_after_another(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, plan=False)
+    at_once, most, build = 0, 0, bench.build
+
+    def slow() -> None:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        threading.Event().wait(0.05)
+        build()
+        at_once -= 1
+
+    bench.build = slow  # type: ignore[method-assign]
+    for guard in [bench.guard() for _ in range(3)]:
+        guard.begin()
+    threads = [threading.Thread(target=work) for work in bench.waiting]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert (bench.toolkit.builds, most) == (3, 1)
+
+
+def test_a_plans_folder_that_refuses_does_not_end_the_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path)
+    bench.engine.begin()
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    lost(bench)
+    assert frames(bench.engine, bench.engine.initial_state(), 1) and not bench.on_gpu
+    monkeypatch.setattr(Path, "exists", refused)
+    again = bench.guard()
+    again.begin()
+    assert "Permission denied" in str(again.fallback)
 
 
 def test_a_peek_falls_back_too(tmp_path: Path) -> None:
@@ -394,6 +547,29 @@ def test_golden_frames_try_an_embryo_alone_and_two_in_one_batch(tmp_path: Path, 
     bench = Bench(tmp_path, plan=False)
     wrong = Wrong(bench.manifest_path.with_suffix(".onnx"), bench.part.spec, 1)
     assert apart(wrong, bench.reference()).outputs == pytest.approx(0.01, abs=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4, 8])
+def test_a_plan_that_is_wrong_at_one_batch_size_only_may_not_serve(tmp_path: Path, rows: int) -> None:
+    bench = Bench(tmp_path, plan=False)
+    profile = Profile(8, 8)
+    build_plan(bench.manifest_path.with_suffix(".onnx"), bench.part, bench.toolkit, bench.store, profile)
+    bench.faults.wrong_by, bench.faults.wrong_rows = 0.01, rows
+    args = (bench.reference(), bench.part, bench.manifest.tolerance, bench.toolkit, bench.store, None, profile)
+    engine = GuardedEngine(*args, start=lambda work: work())
+    engine.begin()
+    assert "its outputs lie 0.01 from" in str(engine.fallback)
+
+
+def test_the_batches_that_are_tried_are_a_filled_one_every_size_and_two_pieces() -> None:
+    assert [batches_of(most) for most in (1, 2, 8, 16)] == [[3], [3], [3, 4, 8, 9], [3, 4, 8, 16, 17]]
+
+
+def test_golden_hours_reach_over_a_whole_culture_and_flags_do_not() -> None:
+    row = (TensorSpec("hours", (2,)), TensorSpec("elapsed", (1,)))
+    spec = EngineSpec("m", "t", "s", row, (), TensorSpec("state", (0,)))
+    drawn = golden_inputs(spec, 64, 0)
+    assert drawn["hours"][:, 0].max() > 120 and drawn["elapsed"].max() > 120 and drawn["hours"][:, 1].max() <= 1
 
 
 # From a manifest to an engine

@@ -29,7 +29,7 @@ from monitor.journal import Journal
 from monitor.login import LASTS_S, Door, from_own_page, named_rightly, safe_target
 from monitor.page_process import PageProcess, endpoints_up, page_command
 from monitor.relay import Relay, is_of_page
-from monitor.web.health import over_http
+from monitor.web.health import Health, over_http
 from tests.certificates import Authority, needs_openssl
 from tests.house import FakeClock, new_metrics
 from tests.pages import START, filled, page_config, wells
@@ -379,6 +379,26 @@ def test_neither_token_nor_cookie_reach_the_page(tmp_path: Path) -> None:
 def test_a_page_that_is_not_up_is_told_at_once(tmp_path: Path) -> None:
     answer = Relay(tmp_path / "none").get("/", {})
     assert answer.status == 503 and b"started anew by itself" in answer.body
+
+
+def test_a_raw_byte_in_a_path_is_400_and_ends_no_thread(store: Path) -> None:
+    metrics = new_metrics(FakeClock())
+    endpoints = Endpoints(page_config(store, page=True).http, metrics.registry, dict, None, Relay(store / "none"))
+    endpoints.start()
+    try:
+        address = urllib.parse.urlsplit(endpoints.url)
+        with socket.create_connection((address.hostname or "", address.port or 0), timeout=30) as raw:
+            raw.sendall(b"GET /page/\xe4 HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+            assert raw.makefile("rb").readline().split()[1] == b"400"
+    finally:
+        endpoints.stop()
+
+
+def test_an_answer_that_is_no_http_is_a_monitor_that_does_not_answer() -> None:
+    def broken() -> str:
+        raise http.client.BadStatusLine("x")
+
+    assert "the monitor does not answer" in str(Health(broken).figures().fault)
 
 
 def test_the_page_reads_a_journal_whose_daemon_has_gone(tmp_path: Path) -> None:

@@ -63,6 +63,12 @@ def keep(node: Node, clock: FakeClock, keep_days: int | None = 183) -> int:
     return slices
 
 
+def another_comes_in(tmp_path: Path, node: Node, clock: FakeClock) -> None:
+    """A frame of now in another well: who is silent altogether keeps everything."""
+    write_frame(tmp_path / "inc", "9", clock.at)
+    take_all(node)
+
+
 def told(node: Node) -> list[str]:
     return [json.loads(body)["occurred_at"][:10] for body in node.journal.bodies()]
 
@@ -140,16 +146,17 @@ def test_a_run_that_nobody_ended_is_closed_with_its_alerts_and_then_goes(tmp_pat
     deliver(node.journal)
     assert sum(node.journal.alerts.open_counts().values()) == 1
     clock.pass_s(200 * 86400)
+    another_comes_in(tmp_path, node, clock)
     keeping, said = keeping_of(node, clock)
     clock.seconds += FIRST_AFTER_S
     assert keeping.turn()
     assert [(word.state.value, word.why_cleared) for word in said] == [("cleared", "run_ended")]
-    assert node.journal.open_runs() == {} and node.journal.alerts.open_counts() == {}
+    assert node.journal.open_runs() == {"inc1": 1} and node.journal.alerts.open_counts() == {}
     deliver(node.journal)
     clock.pass_s(EVERY_S)
     while keeping.turn():
         pass
-    assert told(node) == [] and report_of(tmp_path).faults == []
+    assert told(node) == ["2026-07-24"] and report_of(tmp_path).faults == []
 
 
 def test_what_waits_to_be_told_stays_however_old_it_is(tmp_path: Path) -> None:
@@ -158,9 +165,10 @@ def test_what_waits_to_be_told_stays_however_old_it_is(tmp_path: Path) -> None:
     write_frame(tmp_path / "inc", "1", START)
     take_all(node)
     clock.pass_s(400 * 86400)
+    another_comes_in(tmp_path, node, clock)
     keep(node, clock)
-    assert len(told(node)) == 1
-    assert [row.kind for row in node.journal.outbox.pending(0, 10)] == ["reading", "clear"]
+    assert len(told(node)) == 2
+    assert [row.kind for row in node.journal.outbox.pending(0, 10)] == ["reading", "reading", "clear"]
     assert report_of(tmp_path).faults == []
 
 
@@ -174,6 +182,59 @@ def test_it_waits_after_a_start_and_then_a_day(tmp_path: Path) -> None:
     clock.pass_s(EVERY_S - 1)
     before = node.journal.audit.head()
     assert not keeping.turn() and node.journal.audit.head() == before
+
+
+def test_a_clock_that_is_far_ahead_for_minutes_removes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FakeClock()
+    node = months(tmp_path, clock, (0, 1))
+    keeping, said = keeping_of(node, clock)
+    clock.at += 5000 * DAY
+    for _ in range(3):
+        clock.pass_s(FIRST_AFTER_S)
+        write_frame(tmp_path / "inc", "1", START + DAY + 10 * HOUR)  # the share's clock is right all the while
+        take_all(node)
+        assert not keeping.turn()
+    assert len(told(node)) == 7 and node.journal.open_runs() == {"inc1": 1} and said == []
+    assert [record.message for record in caplog.records].count("nothing is removed that is kept no longer") == 1
+    clock.at -= 5000 * DAY
+    write_frame(tmp_path / "inc", "1", START + DAY + 12 * HOUR)
+    assert len(take_all(node)) == 1
+    clock.pass_s(FIRST_AFTER_S)
+    assert not keeping.turn() and len(told(node)) == 8, "believed again, and nothing is old"
+
+
+def test_a_start_under_a_clock_that_is_far_ahead_removes_nothing(tmp_path: Path) -> None:
+    clock = FakeClock()
+    node = months(tmp_path, clock, (0, 1))
+    clock.at += 5000 * DAY
+    write_frame(tmp_path / "inc", "1", START + DAY + HOUR)
+    take_all(node)
+    assert keep(node, clock) == 0 and len(told(node)) == 7
+    assert node.journal.open_runs() == {"inc1": 1} and node.journal.kept_since is None
+
+
+def test_a_journal_that_a_wrong_clock_has_pruned_hides_no_frame(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FakeClock()
+    node = months(tmp_path, clock, (0, 1))
+    assert node.journal.prune(START + 4000 * DAY, START + 4183 * DAY) is not None
+    for hour in (1, 2):
+        write_frame(tmp_path / "inc", "1", START + DAY + hour * HOUR)
+    at = [reading.occurred_at for reading in take_all(node)]
+    assert at == [START + DAY + hour * HOUR for hour in (1, 2)]
+    words = [record.message for record in caplog.records if "pruned by a clock" in record.message]
+    assert len(words) == 1, "not once for each picture"
+
+
+def test_a_clock_that_went_back_by_hours_makes_no_old_picture_a_new_one(tmp_path: Path) -> None:
+    clock = FakeClock()
+    node = months(tmp_path, clock)
+    keep(node, clock)
+    clock.at -= 20 * HOUR
+    assert take_all(node) == []
 
 
 def test_without_a_limit_everything_is_kept_and_below_six_months_none_is_taken(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ names of metrics; no journal.
 
 from __future__ import annotations
 
+import http.client
 import ssl
 import threading
 import time
@@ -64,8 +65,8 @@ class Health:
                 for sample in family.samples
                 if not sample.name.endswith("_bucket")
             }
-        except (OSError, ValueError) as fault:
-            return Figures(now, fault=f"the monitor does not answer ({fault})")
+        except (OSError, ValueError, http.client.HTTPException) as fault:
+            return Figures(now, fault=f"the monitor does not answer ({fault or type(fault).__name__})")
         return Figures(now, samples)
 
 
