@@ -216,12 +216,22 @@ def _zone(name: str) -> tzinfo:
     return timezone.utc if name == "UTC" else ZoneInfo(name)
 
 
+def _without_offset(at: time) -> time:
+    """The zone is said once: an offset would be another one, and not that of summer too."""
+    if at.tzinfo is not None:
+        raise ValueError('a time of day ("22:00") without an offset; use zone = ...')
+    return at
+
+
+HourOfDay = Annotated[time, AfterValidator(_without_offset)]
+
+
 class QuietHours(BaseModel):
     """From when to when nobody is to be rung for some kinds; what happens then is recorded and shown all the same."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    begins: time
-    ends: time
+    begins: HourOfDay
+    ends: HourOfDay
     zone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
     kinds: tuple[Kind, ...] = OF_EMBRYOS
 

@@ -244,6 +244,12 @@ def test_quiet_hours_may_pass_midnight_and_hold_for_their_kinds_alone(hour: int,
     assert not DEFAULTS.is_quiet("frame_gap", now)
 
 
+@pytest.mark.parametrize(("begins", "ends"), [("22:00Z", "06:00"), ("22:00", "06:00+02:00"), (79200, "06:00")])
+def test_quiet_hours_with_an_offset_are_refused(begins: object, ends: str) -> None:
+    with pytest.raises(ValidationError, match="without an offset; use zone"):
+        QuietHours.model_validate({"begins": begins, "ends": ends})
+
+
 def test_quiet_hours_are_those_of_the_clinics_zone_in_summer_too() -> None:
     quiet = QuietHours(begins=time(22), ends=time(6), zone="Europe/Paris", kinds=("arrest",))
     assert quiet.hold("arrest", datetime.fromisoformat("2026-07-01T20:30:00+00:00"))  # 22:30 there

@@ -215,6 +215,11 @@ CASES = {
         "[alerts.storage_low]\nenter = 5\n[storage]",
         ["alerts.storage_low", "leave = 3.0 must be above enter = 5.0"],
     ),
+    "quiet hours of an offset": (
+        "[storage]",
+        '[alerts.quiet]\nbegins = "22:00Z"\nends = "06:00"\n[storage]',
+        ["alerts.quiet.begins = '22:00Z'", "without an offset; use zone"],
+    ),
     "a page beyond loopback": ("[storage]", '[http]\nhost = "0.0.0.0"\n[storage]', ["http", "token_file", "tls"]),
 }
 
