@@ -109,8 +109,8 @@ class Alarms:
             rule = self._rules.most_wells if last.members else self._rules.of(last.kind)
             slot, watching = self._find(last)
             after, word = remind(watching, last, rule, now, self._rules.is_quiet(last.kind, now))
-            if word is not None:
-                verdicts.append(Verdict(last.subject, {slot: after}, (word,)))
+            if after != watching:
+                verdicts.append(Verdict(last.subject, {slot: after}, () if word is None else (word,)))
         return self._journal.decide(verdicts, now) if verdicts else []
 
     def acknowledged(self, last: Alert, by: Acknowledged) -> Verdict | None:

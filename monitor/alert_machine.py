@@ -214,10 +214,12 @@ def disclose(watching: Watching, last: Alert, at: datetime, quiet: bool) -> tupl
 def remind(watching: Watching, last: Alert, rule: Rule, now: datetime, quiet: bool) -> tuple[Watching, Alert | None]:
     """What time alone brings about: quiet hours that end, and a call for who has not taken note in time."""
     standing = watching.open
-    if standing is None or quiet or standing.acknowledged is not None or standing.told_at is None:
+    if standing is None or quiet or standing.acknowledged is not None:
         return watching, None
     if standing.quiet:
         return _follow(watching, standing, last, AlertState.UPDATED, now, {"quiet": False, "told_at": now})
+    if standing.told_at is None:  # raised by a version that did not note it: its call is waited for from now
+        return watching.model_copy(update={"open": standing.model_copy(update={"told_at": now})}), None
     waited_min = (now - standing.told_at).total_seconds() / 60
     if standing.escalated_at is not None or not rule.escalate_after_min or waited_min < rule.escalate_after_min:
         return watching, None

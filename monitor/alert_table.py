@@ -12,6 +12,7 @@ from datetime import datetime
 from monitor.alert import Alert, AlertState, AlertSubject
 from monitor.alert_machine import EMPTY, Watching
 from monitor.database import Database
+from monitor.runs import GAP_ENDS_RUN_H
 from monitor.vocabulary import rfc3339
 
 
@@ -40,16 +41,21 @@ class AlertTable:
         return {slot: Watching.model_validate_json(body) for slot, body in rows}
 
     def of_embryos(self, kind: str, incubator: str) -> dict[str, Watching]:
-        """What is remembered of one kind of an incubator's embryos, by subject."""
+        """What is remembered of one kind of an incubator's embryos, by subject, also of those nobody has ended."""
         first, after = f"embryo/{incubator}/", f"embryo/{incubator}0"  # 0 comes after / : the range is in the index
         query = "SELECT subject, body FROM watching WHERE subject >= ? AND subject < ? AND kind = ?"
         rows = self._db.execute(query, (first, after, kind))
         return {subject: Watching.model_validate_json(body) for subject, body in rows}
 
-    def active(self, incubator: str) -> int:
-        """How many embryos lie in an incubator."""
-        query = "SELECT COUNT(*) FROM run WHERE incubator = ? AND ended IS NULL"
-        return int(self._db.execute(query, (incubator,)).fetchone()[0])
+    def lying(self, incubator: str, at: datetime | None) -> set[str]:
+        """The embryos that lie in an incubator, by subject: those with a frame in the 24 hours before `at`, since a
+        dish may be taken out and its run be ended by nobody. Where no time tells, and where none has one, all do."""
+        query = (
+            "SELECT 'embryo/' || embryo_id, julianday(COALESCE(json_extract(latest, '$[0]'), json_extract(latest, "
+            "'$[4]'))) < julianday(?) - ? / 24.0 FROM run WHERE incubator = ? AND ended IS NULL"
+        )
+        rows = self._db.execute(query, (at and at.isoformat(), GAP_ENDS_RUN_H, incubator)).fetchall()
+        return {key for key, is_old in rows if not is_old} or {key for key, _ in rows}
 
     def put(
         self,

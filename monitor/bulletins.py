@@ -112,7 +112,7 @@ class Bulletins:
             outbox_oldest_age_s=max(0.0, (now - oldest).total_seconds()) if oldest else 0.0,
             last_step_at=max((last.judged_at for last in last_frames if last and last.judged_at), default=None),
             engines=self._engines(),
-            alerts_open=self._journal.alerts.open_counts(),
+            alerts_open=self._journal.alerts_open(),
             disk_free_bytes=shutil.disk_usage(self._storage).free,
             storage_ok=storage_ok,
             audit_head=self._journal.audit.head(),

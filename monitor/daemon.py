@@ -158,7 +158,7 @@ class Daemon:
         metrics, manifest = self._metrics, loaded.manifest
         metrics.declare(list(self.node.intakes), [one.manifest.name for one in loaded.serving])
         self._say_alerts(self.node.alarms.retire(list(self.node.intakes), [manifest.name], self._clock.now()))
-        metrics.open_alerts(self.node.journal.alerts.open_counts())
+        metrics.open_alerts(self.node.journal.alerts_open())
         metrics.build_info.info({"version": monitor.__version__})
         self.serving.refresh()
 
@@ -332,7 +332,7 @@ class Daemon:
                 },
             )
         if alerts:
-            self._metrics.open_alerts(self.node.journal.alerts.open_counts())
+            self._metrics.open_alerts(self.node.journal.alerts_open())
 
     def _due(self) -> dict[Share, list[FrameName]]:
         """A batch of frames, a frame of each share in turn: one's backlog does not keep another's frames waiting."""

@@ -62,7 +62,8 @@ class Pictures:
 class Day5Work:
     """What of day 5 is due on this node, for the one thread that works. Times are monotonic seconds.
 
-    `told` hears every result that was recorded. `patience_s` None: a picture is waited for as long as it takes.
+    `told` hears every result that was recorded and is not withheld (`monitor.blind`). `patience_s` None: a picture is
+    waited for as long as it takes.
     """
 
     def __init__(
@@ -168,8 +169,11 @@ class Day5Work:
             raise
         self._overlays.drop(freed)
         self._rests_until_s.pop(one.progress.embryo_id, None)
-        facts = {"embryo_id": one.progress.embryo_id, "frame": one.frame_key, "result": judged.reading.text()}
-        log.info("day 5", extra=facts | {"outcome": judged.outcome, "seq": event.seq, "id": event.id})
+        facts = {"embryo_id": one.progress.embryo_id, "frame": one.frame_key, "seq": event.seq, "id": event.id}
+        if self._journal.blind.hides(one.progress.embryo_id):  # who reads the log assesses, too
+            log.info("day 5", extra=facts)
+            return
+        log.info("day 5", extra=facts | {"result": judged.reading.text(), "outcome": judged.outcome})
         self._told(event)
 
     def _worked(self, one: Due, reading: Reading, judged: Judged5, overlay: str | None) -> Worked:

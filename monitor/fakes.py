@@ -123,8 +123,8 @@ class Shelf:
         of = {key: slots for key, slots in self.by_subject.items() if key.startswith(f"embryo/{incubator}/")}
         return {key: slots[kind] for key, slots in of.items() if kind in slots}
 
-    def active(self, incubator: str) -> int:
-        return sum(key.startswith(f"embryo/{incubator}/") for key in self.embryos)
+    def lying(self, incubator: str, at: datetime | None) -> set[str]:
+        return {key for key in self.embryos if key.startswith(f"embryo/{incubator}/")}
 
     def put(self, verdicts: Sequence[Verdict]) -> list[Alert]:
         """Store what was decided; the words, in order."""

@@ -30,8 +30,8 @@ class Remembered(Protocol):
     def of_embryos(self, kind: str, incubator: str) -> dict[str, Watching]:
         """Of one kind, by subject, of an incubator's embryos; those of which nothing is remembered are left out."""
 
-    def active(self, incubator: str) -> int:
-        """How many embryos lie in it."""
+    def lying(self, incubator: str, at: datetime | None) -> set[str]:
+        """The embryos that lie in it at a time, by subject."""
 
 
 class Hearing:
@@ -50,7 +50,7 @@ class Hearing:
         for look in looks(reading, self._of(subject.key), self._rules):
             signal = signal_of(reading, look, self._rules, self._heard_at)
             if look.kind in GROUPED:
-                wells = self._wells(look.kind, of_incubator)
+                wells = self._wells(look.kind, of_incubator, reading.occurred_at)
                 heard = hear_one_of_many(look, signal, wells, self._rules, self._voice)
                 verdicts += self._put(of_incubator, look.slot, heard.wells, heard.wells_word)
                 after, word = heard.watching, heard.word
@@ -67,7 +67,7 @@ class Hearing:
         verdicts = [Verdict(subject, words=tuple(words), ended=True)]
         of_incubator = AlertSubject(incubator=subject.incubator)
         for kind in sorted(GROUPED):
-            wells = self._wells(kind, of_incubator)
+            wells = self._wells(kind, of_incubator, at)
             after, word = without_one(
                 kind, subject.incubator or "", wells, at, self._heard_at, self._rules, self._voice
             )
@@ -96,16 +96,16 @@ class Hearing:
         stored = {} if key in self._gone else self._remembered.watchings(key)
         return {**stored, **self._new.get(key, {})}
 
-    def _wells(self, kind: str, of_incubator: AlertSubject) -> Wells:
+    def _wells(self, kind: str, of_incubator: AlertSubject, at: datetime | None = None) -> Wells:
         incubator = of_incubator.incubator or ""
+        lying = self._remembered.lying(incubator, at) - self._gone
         stored = self._remembered.of_embryos(kind, incubator)
-        embryos = {key: one for key, one in stored.items() if key not in self._gone}
+        embryos = {key: one for key, one in stored.items() if key in lying}
         for key, slots in self._new.items():
             if key.startswith(f"embryo/{incubator}/") and kind in slots:
                 embryos[key] = slots[kind]
         own = self._of(of_incubator.key).get(kind, EMPTY)
-        gone = sum(key.startswith(f"embryo/{incubator}/") for key in self._gone)
-        return Wells(own, embryos, self._remembered.active(incubator) - gone)
+        return Wells(own, embryos, len(lying))
 
     def _put(self, subject: AlertSubject, slot: str, after: Watching, word: Alert | None) -> list[Verdict]:
         if after == self._of(subject.key).get(slot, EMPTY) and word is None:

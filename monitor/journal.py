@@ -8,6 +8,7 @@ names their digests. It knows no engine, no broker and no folder, only rows.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -138,6 +139,12 @@ class Journal(JournalReads):
         if (last := self.day5.last(run.embryo_id)) is not None:
             self._send_event(self._numbered(last), now)
 
+    def alerts_open(self) -> dict[str, int]:
+        """kind -> how many stand open, of those that are not withheld."""
+        if not self.blind.on:
+            return self.alerts.open_counts()
+        return dict(Counter(word.kind for word in self.alerts.standing() if not self.blind.hides_word(word)))
+
     def decide(self, verdicts: Sequence[Verdict], now: datetime) -> list[Alert]:
         """Record what was decided without a frame; the words as recorded."""
         with self._database.transaction():
@@ -200,6 +207,8 @@ class Journal(JournalReads):
                 self._rows.adopt(now, going_on)
             self.audit.append("start", "start", {**facts, "boot_id": self._boot_id}, now)
             self.audit.append_change("models", "models", models, now)
+            if self.blind.on:  # it may have been switched on while words were waiting
+                self.outbox.withhold(now)
 
     def serves(self, models: Mapping[str, object], now: datetime) -> None:
         """What models serve, where it is not what it was: a runtime has taken another's place. Raises StorageError."""

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from monitor.command_table import CommandTable
 from monitor.database import Database
+from monitor.last_frames import read_time
 from monitor.runs import Run
 from monitor.vocabulary import Moment, Place, Reading
 
@@ -46,6 +47,14 @@ class JournalReads:
             )
             for embryo_id, first, latest, stepped_order, stepped_h, insemination, spent, unconfirmed, ended in rows
         ]
+
+    def ended_at(self, embryo_id: str) -> datetime | None:
+        """When the end of a run was recorded; None where the audit does not tell."""
+        row = self._db.execute(
+            "SELECT recorded_at FROM audit WHERE subject = ? AND kind = 'run_ended' ORDER BY number DESC LIMIT 1",
+            (f"embryo/{embryo_id}",),
+        ).fetchone()
+        return None if row is None else read_time(row[0])
 
     def latest_reading(self, embryo_id: str, frame_key: str) -> Reading | None:
         """The last revision of a frame's reading."""

@@ -100,7 +100,11 @@ class Memory:
         def age_in(run: Run) -> Age:
             return time_zero.age(moment, run.counts_from, run.stated is not None)
 
-        owner, ended = owner_of(runs, moment, age_in, entry)
+        def ended_at(run: Run) -> datetime | None:
+            ended = self._journal.ended_at(run.embryo_id)
+            return None if ended is None else time_zero.as_dated(ended)
+
+        owner, ended = owner_of(runs, moment, age_in, entry, ended_at)
         return owner, None, ended
 
     def _known_digests(self, observation: Observation, run: Run) -> dict[int, str]:

@@ -12,6 +12,7 @@ from monitor.alert import Alert
 from monitor.alert_table import AlertTable, alert_topic
 from monitor.blind import Blind, withheld
 from monitor.database import Database
+from monitor.event import Event
 from monitor.last_frames import read_time, sortable
 from monitor.outbox import OutboxRow
 from monitor.vocabulary import Place, Reading, rfc3339
@@ -50,13 +51,32 @@ class OutboxTable:
             self._db.execute("INSERT INTO cleared VALUES (?, ?)", (topic, sortable(now)))
 
     def pending(self, after_row: int, limit: int) -> list[OutboxRow]:
-        """Messages the broker has not acknowledged, in order."""
+        """Messages the broker has not acknowledged, in order; a reading as it may be shown now, whenever it was put."""
         rows = self._db.execute(
-            f"SELECT row_id, {_MESSAGE} FROM outbox o LEFT JOIN reading r ON r.id = o.reading "
-            "WHERE row_id > ? ORDER BY row_id LIMIT ?",
+            "SELECT row_id, o.kind, o.topic, COALESCE(r.body, o.body), o.retain, o.complete_at, r.embryo_id "
+            "FROM outbox o LEFT JOIN reading r ON r.id = o.reading WHERE row_id > ? ORDER BY row_id LIMIT ?",
             (after_row, limit),
         )
-        return [_outbox_row(*row) for row in rows]
+        return [
+            _outbox_row(row_id, kind, topic, self._shown(embryo_id, body), retain, complete_at)
+            for row_id, kind, topic, body, retain, complete_at, embryo_id in rows
+        ]
+
+    def withhold(self, now: datetime) -> None:
+        """What was put before scores were withheld and tells them does not go out, inside a transaction: such words
+        leave, and a topic that one would stand in is cleared."""
+        query = "SELECT row_id, kind, topic, body, retain FROM outbox WHERE kind IN ('alert', 'event') AND body != ''"
+        for row_id, kind, topic, body, retain in self._db.execute(query).fetchall():
+            if not self._tells(kind, body):
+                continue
+            self._db.execute("DELETE FROM outbox WHERE row_id = ?", (row_id,))
+            if retain:
+                self.put("clear", topic, None, True, None, now)
+
+    def _tells(self, kind: str, body: str) -> bool:
+        if kind == "alert":
+            return self._blind.hides_word(Alert.model_validate_json(body))
+        return self._blind.hides(Event.model_validate_json(body).embryo.embryo_id)
 
     def remove(self, row_ids: Sequence[int]) -> None:
         """The broker has these: they leave."""
@@ -88,7 +108,7 @@ class OutboxTable:
             for row in rows
         ]
 
-    def _shown(self, embryo_id: str, body: str) -> str:
+    def _shown(self, embryo_id: str | None, body: str) -> str:
         return withheld(Reading.model_validate_json(body)).body() if self._blind.hides(embryo_id) else body
 
     def _open_alerts(self) -> list[OutboxRow]:
@@ -112,9 +132,6 @@ class OutboxTable:
         (count,) = self._db.execute("SELECT COUNT(*) FROM outbox").fetchone()
         first = self._db.execute("SELECT recorded_at FROM outbox ORDER BY row_id LIMIT 1").fetchone()
         return count, first and read_time(first[0])
-
-
-_MESSAGE = "o.kind, o.topic, COALESCE(r.body, o.body), o.retain, o.complete_at"
 
 
 def _outbox_row(row_id: int, kind: str, topic: str, body: str, retain: int, complete_at: str | None) -> OutboxRow:

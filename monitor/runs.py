@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 
 from monitor.timezero import Age
@@ -110,7 +110,11 @@ def why_new_run(run: Run, moment: Moment, age: Age, entry: datetime | None) -> s
 
 
 def owner_of(
-    runs: Sequence[Run], moment: Moment, age_in: Callable[[Run], Age], entry: datetime | None
+    runs: Sequence[Run],
+    moment: Moment,
+    age_in: Callable[[Run], Age],
+    entry: datetime | None,
+    ended_at: Callable[[Run], datetime | None] = lambda run: None,
 ) -> tuple[Run | None, tuple[Run, str] | None]:
     """The run in a well (oldest first) that a frame nobody has told of belongs to, or the open run that it ends.
 
@@ -119,13 +123,16 @@ def owner_of(
     A frame from before the open run may be a late word of the one before, but only within what that run spans;
     otherwise it belongs to the open run, however oddly it is dated: a frame never goes to a former patient's embryo
     because a clock was wrong.
+
+    `ended_at`: when somebody ended a run, by the clock that dates the frames. With no open run a frame from before that
+    is a late word of the run that was ended, and begins none.
     """
     of_slide = [run for run in runs if moment.slide is not None and run.first.slide == moment.slide]
     if of_slide and of_slide[-1].ended is not None:
         return of_slide[-1], None
     still_open = [run for run in runs if run.ended is None]
     if not still_open:
-        return None, None
+        return (runs[-1] if runs and _is_late_word(moment, runs[-1], ended_at) else None), None
     run = still_open[-1]
     if moment.captured_at is not None and moment.order < run.first.order:
         before = [other for other in runs if other.ended is not None and other.first.order <= moment.order]
@@ -134,6 +141,24 @@ def owner_of(
         return run, None
     reason = why_new_run(run, moment, age_in(run), entry)
     return (run, None) if reason is None else (None, (run, reason))
+
+
+def _is_late_word(moment: Moment, run: Run, ended_at: Callable[[Run], datetime | None]) -> bool:
+    """Whether a frame was taken before somebody ended this run, and came after.
+
+    Only a clock tells: numbers begin anew with the next embryo. A frame over 24 hours away from all that the run spans
+    is none of it, as while it was open.
+    """
+    if run.ended != "command" or moment.captured_at is None or moment.slide != run.first.slide:
+        return False
+    first, latest = run.first.captured_at, run.latest.captured_at
+    near = timedelta(hours=GAP_ENDS_RUN_H)
+    if first is None or latest is None or not first - near <= moment.captured_at <= latest + near:
+        return False
+    if moment.order <= run.latest.order:
+        return True
+    ended = ended_at(run)
+    return ended is not None and moment.captured_at < ended
 
 
 def begin_run(

@@ -83,6 +83,10 @@ class TimeZero:
         """When the embryo in this well was inseminated, if the configuration says so."""
         return self._wells.get((place.dish, place.well), self._for_all)
 
+    def as_dated(self, at: datetime) -> datetime:
+        """A time of ours, as the incubator's clock tells it."""
+        return at + self._skew
+
     def age(self, moment: Moment, insemination: datetime | None, by_command: bool = False) -> Age:
         """The hour of a frame, given the insemination its run counts from, and whether somebody has said that one."""
         if moment.hours is not None:

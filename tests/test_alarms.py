@@ -276,6 +276,44 @@ def test_a_lamp_that_goes_out_over_all_wells_is_one_alert_also_over_restarts(tmp
     assert all(word.revision == 1 or word.why_cleared == "recovered" for word in map(Alert.model_validate, words(node)))
 
 
+def test_old_dishes_that_nobody_ended_do_not_make_a_dead_camera_an_alert_for_each_well(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    node = node_over(tmp_path, clock)
+    for well in WELLS:
+        for dish in ("old1", "old2"):
+            write_frame(tmp_path / "inc", well, START - timedelta(hours=30), level=0, dish=dish)
+    take_a_moment(node)
+    assert node.journal.open_runs() == {"inc1": 10}
+    for moment in range(8):
+        dark_moment(tmp_path / "inc", moment, WELLS)
+    take_a_moment(node)
+    assert about(node) == [("imaging_degraded", "raised", "inc1")]
+    (standing,) = node.journal.alerts.standing()
+    assert len(standing.members) == len(WELLS) and standing.evidence.values["embryos"] == len(WELLS)
+
+
+def test_when_no_frame_has_come_for_a_day_all_open_runs_count(tmp_path: Path, clock: FakeClock) -> None:
+    node = node_over(tmp_path, clock)
+    dark_moment(tmp_path / "inc", 0, ())
+    take_a_moment(node)
+    assert len(node.journal.alerts.lying("inc1", START + timedelta(days=9))) == len(WELLS)
+    assert len(node.journal.alerts.lying("inc1", None)) == len(WELLS)
+
+
+def test_an_alert_from_an_older_version_is_called_again_also_over_a_restart(tmp_path: Path, clock: FakeClock) -> None:
+    node = node_over(tmp_path, clock)
+    short_of_planes(tmp_path / "inc", 4)
+    take_all(node)
+    db = node.journal._db
+    db.execute("UPDATE watching SET body = json_remove(body, '$.open.told_at') WHERE kind = 'imaging_degraded'")
+    assert node.alarms.remind(clock.now()) == []
+    node.journal.close()
+    node = node_over(tmp_path, clock, boot_id="boot2")
+    clock.pass_s(24 * 3600)
+    assert [word.state.value for word in node.alarms.remind(clock.now())] == ["escalated"]
+
+
 def test_two_dark_wells_of_five_are_told_of_one_by_one_and_so_is_who_stays_dark(
     tmp_path: Path, clock: FakeClock
 ) -> None:

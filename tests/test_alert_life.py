@@ -202,6 +202,19 @@ def test_nobody_who_takes_note_in_time_is_called_again() -> None:
     assert remind(watching, last, never, START + timedelta(hours=9), False)[1] is None
 
 
+def test_an_alert_from_before_it_was_noted_when_somebody_was_told_waits_for_its_call_from_now() -> None:
+    watching, last = raised(START)
+    assert watching.open is not None
+    old = watching.model_copy(update={"open": watching.open.model_copy(update={"told_at": None})})
+    assert remind(old, last, RULE, START + timedelta(hours=1), True) == (old, None)
+    now = START + timedelta(days=2)
+    after, word = remind(old, last, RULE, now, False)
+    assert word is None and after.open is not None and after.open.told_at == now
+    assert remind(after, last, RULE, now + timedelta(minutes=29), False) == (after, None)
+    _, word = remind(after, last, RULE, now + timedelta(minutes=30), False)
+    assert word is not None and word.state.value == "escalated"
+
+
 def test_what_was_raised_in_quiet_hours_is_said_again_when_they_end_and_waits_for_its_call_from_then() -> None:
     watching, last = raised(START, quiet=True)
     assert remind(watching, last, RULE, START + timedelta(hours=3), True)[1] is None

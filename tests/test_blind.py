@@ -140,6 +140,33 @@ def test_an_alert_about_what_the_models_say_is_recorded_and_said_when_the_assess
     assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
 
 
+def test_what_was_queued_before_the_option_was_switched_on_does_not_go_out(tmp_path: Path, clock: FakeClock) -> None:
+    blastocyst_course(tmp_path)
+    node = node_over(tmp_path, clock, blind_first=False)
+    readings = take_all(node)
+    topics = {row.topic for row in node.journal.outbox.pending(0, 10_000) if row.kind == "alert" and row.retain}
+    assert topics and sent(node)[-1]["blastocyst"] is not None
+    node.journal.close()
+    node = node_over(tmp_path, clock, "boot2")
+    told = sent(node)
+    assert len(told) == len(readings)
+    assert all(one[score] is None for one in told for score in SCORES)
+    assert not [one for one in alerts_sent(node) if one["kind"] in OF_EMBRYOS]
+    assert {row.topic for row in node.journal.outbox.pending(0, 10_000) if row.retain and not row.body} == topics
+    assess(node, clock)
+    assert [one for one in alerts_sent(node) if one["kind"] in OF_EMBRYOS]
+
+
+def test_counts_leave_out_what_is_withheld_until_the_assessment(tmp_path: Path, clock: FakeClock) -> None:
+    blastocyst_course(tmp_path)
+    node = node_over(tmp_path, clock)
+    take_all(node)
+    assert set(node.journal.alerts.open_counts()) & set(OF_EMBRYOS)
+    assert not set(node.journal.alerts_open()) & set(OF_EMBRYOS)
+    assess(node, clock)
+    assert node.journal.alerts_open() == node.journal.alerts.open_counts()
+
+
 def test_what_is_wrong_with_pictures_is_never_withheld(tmp_path: Path, clock: FakeClock) -> None:
     node = node_over(tmp_path, clock)
     for k in range(4):

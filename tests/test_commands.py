@@ -218,9 +218,35 @@ def test_the_end_of_a_run_clears_its_topic_its_alerts_and_its_memory_and_the_nex
     assert node.journal.open_runs() == {}
     again = give(commands_of(node, clock), "end", **WELL)
     assert (again.accepted, again.code) == (True, "nothing_new")
-    write_frame(tmp_path / "inc", "1", START + timedelta(hours=3))
+    write_frame(tmp_path / "inc", "1", clock.now())
     (reading,) = take_all(node)
-    assert reading.embryo.embryo_id == "inc1/D1/1/20260105T110000Z"
+    assert reading.embryo.embryo_id == "inc1/D1/1/20260106T040000Z"
+
+
+def test_a_frame_from_before_the_end_that_comes_after_it_is_kept_with_the_embryo_that_left(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    node = embryo(tmp_path, clock, frames=2)
+    give(commands_of(node, clock), "end", **WELL)
+    for late in (START + timedelta(minutes=10), START + timedelta(minutes=40), clock.now() - timedelta(minutes=1)):
+        write_frame(tmp_path / "inc", "1", late)
+        (reading,) = take_all(node)
+        assert reading.embryo.embryo_id == "inc1/D1/1/20260105T080000Z"
+        assert (reading.outcome.value, reading.blastocyst) == ("out_of_order", None)
+        assert node.journal.open_runs() == {}
+    write_frame(tmp_path / "inc", "1", clock.now() + timedelta(minutes=1))
+    (reading,) = take_all(node)
+    assert (reading.embryo.embryo_id, reading.outcome.value) == ("inc1/D1/1/20260106T040100Z", "judged")
+
+
+def test_an_incubators_clock_that_is_known_to_be_behind_takes_no_frame_of_the_next_embryo(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    node = embryo(tmp_path, clock, clock_skew_s=-7200)
+    give(commands_of(node, clock), "end", **WELL)
+    write_frame(tmp_path / "inc", "1", clock.now() - timedelta(hours=1))  # an hour after the end
+    (reading,) = take_all(node)
+    assert reading.embryo.embryo_id == "inc1/D1/1/20260106T030000Z"
 
 
 def test_the_insemination_entry_of_an_embryo_that_was_ended_is_not_the_next_ones(
@@ -228,7 +254,7 @@ def test_the_insemination_entry_of_an_embryo_that_was_ended_is_not_the_next_ones
 ) -> None:
     node = embryo(tmp_path, clock, insemination=START - timedelta(hours=30))
     give(commands_of(node, clock), "end", **WELL)
-    write_frame(tmp_path / "inc", "1", START + timedelta(hours=3))
+    write_frame(tmp_path / "inc", "1", clock.now())
     (reading,) = take_all(node)
     assert (reading.frame.hpi, reading.frame.hpi_source) == (None, "unknown")
     assert reading.lacks["hpi"] == "time_zero_unknown"
@@ -288,7 +314,7 @@ def test_a_command_under_an_id_acts_once_and_is_answered_as_before_also_after_a_
     first = give(commands_of(node, clock), "end", **WELL, id="c-1")
     node.journal.close()
     clock.pass_s(3600)
-    write_frame(tmp_path / "inc", "1", START + timedelta(hours=3))
+    write_frame(tmp_path / "inc", "1", clock.now())
     node = node_over(tmp_path, clock, boot_id="boot2")
     take_all(node)
     assert node.journal.open_runs() == {"inc1": 1}

@@ -14,6 +14,7 @@ import pytest
 import tests.staged
 from engines.day5 import Part
 from engines.load import Loaded
+from monitor.blind import Blind
 from monitor.config import make_config
 from monitor.daemon import Daemon
 from monitor.database import BEFORE_DAY5, SCHEMA_VERSION
@@ -149,6 +150,23 @@ def test_a_newer_frame_makes_a_new_revision_once_an_hour_and_its_picture_takes_t
     assert (second.revision, second.supersedes) == (2, first.id)
     assert second.id != first.id and second.day5.course is not None
     assert overlays(tmp_path) == [f"{second.day5.overlay}.png"]
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_of_an_embryo_that_is_not_assessed_neither_log_nor_metrics_tell_the_grade(
+    tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture, hidden: bool
+) -> None:
+    write_blastocyst(tmp_path / "inc", "1", DUE)
+    node = node_at(tmp_path, clock)
+    node.journal.blind = Blind(hidden, lambda embryo_id: False)
+    told: list[Event] = []
+    assert node.day5 is not None
+    node.day5._told = told.append
+    with caplog.at_level("INFO"):
+        (event,) = work(node)
+    (line,) = [record for record in caplog.records if record.message == "day 5"]
+    assert [hasattr(line, name) for name in ("result", "outcome")] == [not hidden] * 2
+    assert told == ([] if hidden else [event])
 
 
 def test_the_picture_on_the_disk_is_named_by_its_digest_and_shows_both_views(tmp_path: Path, clock: FakeClock) -> None:

@@ -174,6 +174,32 @@ def test_a_frame_goes_to_the_run_of_its_slide_also_when_that_has_ended():
     assert owner_of(runs, numbered(2, 0), lambda run: UNKNOWN, None) == (still_open, None)
 
 
+@pytest.mark.parametrize(
+    ("moment", "late"),
+    [
+        (at(5), True),
+        (at(10), True),
+        (at(11), True),
+        (at(12), False),  # the end was recorded then
+        (at(-1), True),
+        (at(-25), False),  # a clock that was set back says nothing of the former patient
+        (Moment(run=1), False),  # numbers begin anew with each embryo
+        (Moment(), False),
+    ],
+)
+def test_a_frame_from_before_the_end_that_somebody_said_begins_no_run(moment: Moment, late: bool):
+    ended = run_from(at(0), at(10), ended="command")
+    owner = owner_of([ended], moment, lambda run: UNKNOWN, None, lambda run: T0 + timedelta(hours=12))
+    assert owner == ((ended if late else None), None)
+    for why in ("gap", "expired"):
+        assert owner_of([run_from(at(0), at(10), ended=why)], moment, lambda run: UNKNOWN, None) == (None, None)
+
+
+def test_numbered_frames_after_the_end_begin_the_next_embryo():
+    ended = run_from(Moment(run=1), Moment(run=500), ended="command")
+    assert owner_of([ended], Moment(run=1), lambda run: UNKNOWN, None, lambda run: T0) == (None, None)
+
+
 def test_a_slide_from_before_the_one_in_the_well_is_of_the_past_and_a_later_one_is_not():
     assert is_of_the_past(numbered(1, 0, OLD), run_from(numbered(1, 0)))
     assert not is_of_the_past(numbered(1, 0), run_from(numbered(1, 0, OLD)))

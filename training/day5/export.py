@@ -99,6 +99,10 @@ def onnx_graph(exported: Exported) -> onnx.ModelProto:
     return model
 
 
+# with fp16: the worst of some 300,000 probabilities, where two parts meet; a single output is held to .01
+PIXELS_APART = 0.05
+
+
 def manifest_of(exported: Exported, name: str, version: str, graph: bytes, tolerance: float) -> dict[str, Any]:
     """The JSON beside the graph (`pellucid.manifest/1`); shapes are per row. A model without memory has state (0,)."""
     shape = [exported.planes, exported.input_px, exported.input_px]
@@ -131,6 +135,7 @@ def manifest_of(exported: Exported, name: str, version: str, graph: bytes, toler
             "crop": "blastocyst",
         },
         "tolerance": {"absolute": tolerance},
+        **({"precision": {"absolute": PIXELS_APART}} if any(one.pixels for one in exported.outputs) else {}),
         "provenance": {"source": exported.source, **defaults, "licence": "Apache-2.0", **exported.provenance},
         "intended_use": INTENDED_USE,
     }
