@@ -235,8 +235,8 @@ def _table(board: Board, settings: Settings) -> Table:
     day5 = ("day 5",) if board.day5 else ()  # no column without models
     # what else a reading says is left out: the table fits 80 columns
     drawn = "drawn" if day5 else "drawn truth"
-    for name in ("well", "hpi", "P(blastocyst)", "stage", *day5, "flags", drawn):
-        left = name in ("flags", drawn, "P(blastocyst)", "stage", "day 5")
+    for name in ("well", "hpi", "P(blast.)", "stage", *day5, "flags", drawn):
+        left = name in ("flags", drawn, "P(blast.)", "stage", "day 5")
         table.add_column(name, justify="left" if left else "right", no_wrap=name != "flags")
     for well, reading in sorted(board.latest.items(), key=lambda pair: int(pair[0])):
         blastocyst, hpi = reading["blastocyst"], reading["frame"]["hpi"]
