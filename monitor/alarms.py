@@ -114,8 +114,7 @@ class Alarms:
         return self._journal.decide(verdicts, now) if verdicts else []
 
     def acknowledged(self, last: Alert, by: Acknowledged) -> Verdict | None:
-        """What taking note of a standing alert changes; None where it was taken note of before. `last`: its last word.
-        What taking note of a standing alert changes; None where it was taken note of before. `last`: its last word."""
+        """What taking note of a standing alert changes; None where that was done before. `last`: its last word."""
         slot, watching = self._find(last)
         after, word = acknowledge(watching, last, by)
         return None if word is None else Verdict(last.subject, {slot: after}, (word,))
